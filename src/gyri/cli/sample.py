@@ -1,0 +1,84 @@
+"""Sample new volumes from a run as NIfTI."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from gyri.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Sample new volumes of a run into a BIDS derivative.
+
+    Conditions are drawn from the mix that the run was trained on, unless one of --condition,
+    --conditions and --like says otherwise.
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Path | None = None
+    """Folder of the synthetic cohort; by default RUN/samples."""
+    num: int | None = None
+    """How many; by default the rows of --conditions, else 32."""
+    condition: tuple[str, ...] = ()
+    """The same for all samples, such as age=70 sex=F; what is not named is missing."""
+    conditions: Path | None = None
+    """Table with one row a sample."""
+    like: Path | None = None
+    """Prepared cohort whose mix of conditions is drawn from."""
+    split: str = "TRAIN"
+    """Split of --like."""
+    seed: int = 0
+    """Decides all samples."""
+    step: int | None = None
+    """A numbered checkpoint instead of the last."""
+    batch: int = 8
+    """Volumes at once."""
+    override: tuple[str, ...] = ()
+    """Changes of the method's sampling, such as sampling.num_steps=50."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def run(self) -> None:
+        """Sample."""
+        from gyri import api
+
+        cohort, warnings = api.sample(
+            self.run_folder,
+            self.out,
+            num=self.num,
+            condition=assignments(self.condition) if self.condition else None,
+            conditions=self.conditions,
+            like=self.like,
+            split=self.split,
+            seed=self.seed,
+            step=self.step,
+            batch=self.batch,
+            overrides=self.override,
+            device=self.device,
+        )
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"{cohort.root}: {len(cohort.table)} synthetic volumes")
+        print(f"Next: gyri evaluate {cohort.root} --against PREPARED")
+
+
+def assignments(texts: tuple[str, ...]) -> dict[str, str]:
+    """Read ``("age=70", "sex=F")``."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"Condition {text!r} is not of the form name=value, such as age=70.")
+        pairs[name] = value
+    return pairs
+
+
+def main(arguments: list[str]) -> None:
+    """Parse and run."""
+    tyro.cli(Command, prog="gyri sample", args=arguments).run()

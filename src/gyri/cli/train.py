@@ -1,0 +1,48 @@
+"""Train a recipe on a prepared cohort, or go on where it stopped.
+
+Several processes: ``torchrun --nproc-per-node 2 -m gyri train ...``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train a recipe on the TRAIN subjects of a prepared cohort.
+
+    The same command continues a run that was interrupted.
+    """
+
+    recipe: tyro.conf.Positional[Path]
+    """YAML file of the recipe, or a run folder to repeat."""
+    data: Path
+    """Prepared cohort."""
+    out: Path | None = None
+    """Run folder; by default runs/RECIPE."""
+    override: tuple[str, ...] = ()
+    """Changes of the recipe, such as training.budget_s=600 method.prediction=v."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def run(self) -> None:
+        """Train."""
+        from gyri import api
+
+        out = self.out or Path("runs") / self.recipe.stem
+        run = api.train(self.recipe, self.data, out, overrides=self.override, device=self.device)
+        cost = run.info["cost"]
+        print(
+            f"{run.root}: {cost['steps']} steps, {cost['images_seen']} items seen in "
+            f"{cost['training_s']:.0f} s, peak memory {cost['peak_memory_gib']:.1f} GiB"
+        )
+        print(f"Next: gyri sample {run.root} --num 32")
+
+
+def main(arguments: list[str]) -> None:
+    """Parse and run."""
+    tyro.cli(Command, prog="gyri train", args=arguments).run()

@@ -1,0 +1,59 @@
+"""Feature sets: a volume becomes a vector, without weights.
+
+A feature set is one file with one class registered in `gyri.registry.FEATURES`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gyri.evaluation import segment
+from gyri.evaluation.segment import Segmented
+
+FloatArray = NDArray[np.float64]
+
+
+class FeatureSet:
+    """Base of a feature set; subclasses say what they measure and what they cannot see.
+
+    Attributes
+    ----------
+    name : registered name, part of every score's name.
+    blind_to : anchors that share these features with real scans by construction, so that beating
+        them here proves nothing.
+    state : arrays fitted on TRAIN; part of the definition's hash.
+    """
+
+    name: ClassVar[str]
+    blind_to: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self.state: dict[str, FloatArray] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features, in the order of `extract`'s columns; known after `fit`."""
+        raise NotImplementedError
+
+    def fit(self, train: Segmented) -> None:
+        """Fit `state` on TRAIN."""
+
+    def extract(self, segmented: Segmented) -> FloatArray:
+        """Return (N, d) features, one row a volume, each from that volume alone."""
+        raise NotImplementedError
+
+    def definition(self) -> str:
+        """SHA-256 of the code that computes the features and of the fitted state."""
+        digest = hashlib.sha256()
+        for module in (sys.modules[type(self).__module__], segment):
+            digest.update(inspect.getsource(module).encode())
+        for key in sorted(self.state):
+            digest.update(key.encode())
+            digest.update(np.ascontiguousarray(self.state[key]).tobytes())
+        return digest.hexdigest()

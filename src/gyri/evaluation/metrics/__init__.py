@@ -1,0 +1,169 @@
+"""Metrics: two sets of volumes become numbers.
+
+A metric is one file: pure functions on arrays that state direction, range, least n and caveats,
+and one class registered in `gyri.registry.METRICS` that applies them to an `Evidence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gyri.cohort.volumes import VolumeSet
+from gyri.errors import DataError
+from gyri.evaluation.features import FeatureSet
+from gyri.runtime.seeding import numpy_rng
+
+FloatArray = NDArray[np.float64]
+NAN = float("nan")
+
+
+class Refusal(DataError):
+    """A metric that cannot be computed on what was given; the others go on."""
+
+
+@dataclass
+class Score:
+    """One number with everything that is needed to read it.
+
+    Parameters
+    ----------
+    key : name without sample sizes, under which the anchors' scores are matched.
+    name : the definition; scores with different names must not be compared.
+    label : what a reader sees.
+    value, low, high : estimate and 95 % interval; NaN where there is none.
+    better : ``"lower"``, ``"higher"`` or ``"near"`` (`target`).
+    reliable : False where the sample is too small for the number to lead.
+    anchors : values of the same score on sets whose quality is known.
+    """
+
+    key: str
+    name: str
+    metric: str
+    features: str | None
+    label: str
+    value: float
+    low: float = NAN
+    high: float = NAN
+    n_real: int = 0
+    n_generated: int = 0
+    better: Literal["lower", "higher", "near"] = "lower"
+    target: float | None = None
+    unit: str = ""
+    reliable: bool = True
+    note: str = ""
+    p_value: float | None = None
+    anchors: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one set of volumes.
+
+    Parameters
+    ----------
+    volumes : the set; volumes that are not finite are replaced by zeros.
+    failed : (N,) True where the volume was not finite.
+    features : per feature set (N, d), z-scored by TRAIN, columns constant on TRAIN left out.
+    morph : (N, 19) features of ``morph-v1`` as they are, in millilitres and millimetres.
+    quality : (N, 2) pieces of the mask and the largest one's share.
+    """
+
+    volumes: VolumeSet
+    failed: NDArray[np.bool_]
+    features: dict[str, FloatArray]
+    morph: dict[str, FloatArray]
+    quality: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def take(self, rows: NDArray[np.int64], name: str | None = None) -> Evidence:
+        """Return the evidence on some of the volumes."""
+        return Evidence(
+            self.volumes.take(rows, name),
+            self.failed[rows],
+            {key: array[rows] for key, array in self.features.items()},
+            {key: array[rows] for key, array in self.morph.items()},
+            self.quality[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Study:
+    """The real sets and settings under which any number of generated sets are judged.
+
+    Parameters
+    ----------
+    train, hold : subjects the generator saw and subjects that nobody saw.
+    num_generated : size of the judged set; dimensions depend on it, so anchors share them.
+    seed : of everything drawn.
+    resamples : bootstrap resamples; 0 leaves intervals out (anchors).
+    fitted : results that depend on the real sets alone, by name; see `once`.
+    """
+
+    train: Evidence
+    hold: Evidence
+    num_generated: int
+    seed: int = 0
+    resamples: int = 2000
+    feature_sets: dict[str, FeatureSet] = field(default_factory=dict)
+    fitted: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, build: Callable[[], Any]) -> Any:
+        """Return ``build()``, computed the first time and kept."""
+        if name not in self.fitted:
+            self.fitted[name] = build()
+        return self.fitted[name]
+
+    def rng(self, *parts: int | str) -> np.random.Generator:
+        """Return a generator that depends on the seed and `parts` alone."""
+        return numpy_rng("evaluation", self.seed, *parts)
+
+    def without_intervals(self) -> Study:
+        """Return the study in which anchors are judged."""
+        return Study(
+            self.train,
+            self.hold,
+            self.num_generated,
+            self.seed,
+            0,
+            self.feature_sets,
+            self.fitted,
+        )
+
+
+class Metric:
+    """Base of a metric.
+
+    Attributes
+    ----------
+    name : registered name.
+    ceiling : the real set that stands in for a perfect generator (the other is the reference).
+    min_generated : fewer volumes are refused.
+    same_grid : whether the generated grid must be the real one.
+    reads_intensities : whether the generated range must be the real one.
+    counts_failures : True where a volume that is not finite counts as a failed sample; False
+        where it makes the whole set unusable.
+    needs_unseen : refused where a generated volume is a HOLD volume.
+    """
+
+    name: ClassVar[str]
+    ceiling: ClassVar[Literal["TRAIN", "HOLD"]] = "TRAIN"
+    min_generated: ClassVar[int] = 2
+    same_grid: ClassVar[bool] = True
+    reads_intensities: ClassVar[bool] = True
+    counts_failures: ClassVar[bool] = False
+    needs_unseen: ClassVar[bool] = True
+
+    def scores(self, generated: Evidence, study: Study) -> list[Score]:
+        """Return the metric's scores of `generated`."""
+        raise NotImplementedError
+
+    def samples(self, generated: Evidence, study: Study) -> dict[str, list[Any]]:
+        """Return columns of the table of samples, each with one entry a volume."""
+        return {}

@@ -1,0 +1,158 @@
+"""Precision, recall, density and coverage by nearest neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gyri.evaluation.bootstrap import draw_counts, percentile_interval
+from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, Score, Study
+from gyri.registry import METRICS
+
+NEIGHBOURS = 5
+SUBSETS = 20
+"""Seeded subsets of the larger set over which the values are averaged."""
+
+Rows = NDArray[np.int64]
+QUANTITIES = ("precision", "recall", "density", "coverage")
+
+
+def distances(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return (n, m) Euclidean distances, exact zeros for equal rows."""
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(x, y))
+
+
+def _radii(within: FloatArray, k: int) -> FloatArray:
+    """Distance to the k-th neighbour; the point itself, at index 0, does not count."""
+    return np.asarray(np.partition(within, k, axis=1)[:, k])
+
+
+def per_sample(
+    real: FloatArray, generated: FloatArray, k: int = NEIGHBOURS
+) -> dict[str, FloatArray]:
+    """Return what the four quantities are means of, one entry a point.
+
+    ``precision`` and ``density`` have one entry a generated point, ``recall`` and ``coverage``
+    one a real point. A ball is open: a point at exactly the radius is outside (strict <).
+    """
+    between = distances(real, generated)
+    real_radii = _radii(distances(real, real), k)
+    generated_radii = _radii(distances(generated, generated), k)
+    in_real_ball = between < real_radii[:, None]
+    in_generated_ball = between < generated_radii[None, :]
+    return {
+        "precision": in_real_ball.any(0).astype(np.float64),
+        "density": in_real_ball.sum(0) / k,
+        "recall": in_generated_ball.any(1).astype(np.float64),
+        "coverage": (between.min(1) < real_radii).astype(np.float64),
+    }
+
+
+def prdc(real: FloatArray, generated: FloatArray, k: int = NEIGHBOURS) -> dict[str, float]:
+    """Return precision, recall, density and coverage (Kynkäänniemi 2019, Naeem 2020).
+
+    Higher is better; all in [0, 1] but density, which is about 1 for equal distributions. A
+    perfect generator does not reach 1 in precision and recall: read them beside the TRAIN-HOLD
+    ceiling. Needs equal n of at least k + 2 on both sides.
+
+    Parameters
+    ----------
+    real, generated : (n, d) features.
+    k : neighbours that make a ball.
+    """
+    return {name: float(v.mean()) for name, v in per_sample(real, generated, k).items()}
+
+
+def coverage_null(n: int, k: int = NEIGHBOURS) -> float:
+    """Return the expected coverage of n samples by n samples of the same distribution."""
+    i = np.arange(1, k + 1)
+    return float(1 - np.prod((n - i) / (2 * n - i)))
+
+
+def equal_subsets(
+    num_real: int, num_generated: int, rng: np.random.Generator
+) -> list[tuple[Rows, Rows]]:
+    """Return pairs of row indices of equal length: the larger set cut at random, several times."""
+    n = min(num_real, num_generated)
+    rounds = 1 if num_real == num_generated else SUBSETS
+    return [
+        (np.sort(rng.permutation(num_real)[:n]), np.sort(rng.permutation(num_generated)[:n]))
+        for _ in range(rounds)
+    ]
+
+
+@METRICS.register("prdc")
+class Manifold(Metric):
+    """Precision, recall, density and coverage with 5 neighbours at equal n.
+
+    Higher is better. The larger set is cut to the smaller one's size; values are means over 20
+    seeded subsets. Sensitive to outliers (precision, recall) less so density and coverage; needs
+    n >= 7. The interval resamples points with the balls held fixed.
+    """
+
+    name = "prdc"
+    min_generated = NEIGHBOURS + 2
+
+    def scores(self, generated: Evidence, study: Study) -> list[Score]:
+        """Return the four quantities for every feature set."""
+        return [
+            s for features in generated.features for s in self._four(features, generated, study)
+        ]
+
+    def _four(self, features: str, generated: Evidence, study: Study) -> list[Score]:
+        real, made = study.hold.features[features], generated.features[features]
+        n = min(len(real), len(made))
+        if n < self.min_generated:
+            raise Refusal(
+                f"{n} volumes in the smaller set; precision and coverage with {NEIGHBOURS} "
+                f"neighbours need at least {self.min_generated}."
+            )
+        rng = study.rng("prdc", features)
+        points: dict[str, list[FloatArray]] = {name: [] for name in QUANTITIES}
+        rows = equal_subsets(len(real), len(made), rng)
+        for a, b in rows:
+            for name, values in per_sample(real[a], made[b]).items():
+                points[name].append(values)
+        return [
+            self._score(name, features, points[name], rows, generated, study) for name in QUANTITIES
+        ]
+
+    def _score(
+        self,
+        name: str,
+        features: str,
+        values: list[FloatArray],
+        rows: list[tuple[Rows, Rows]],
+        generated: Evidence,
+        study: Study,
+    ) -> Score:
+        side = 1 if name in ("precision", "density") else 0
+        ids = (generated if side else study.hold).volumes.ids
+        total, seen = np.zeros(len(ids)), np.zeros(len(ids))
+        for value, pair in zip(values, rows):
+            np.add.at(total, pair[side], value)
+            np.add.at(seen, pair[side], 1.0)
+        low = high = NAN
+        if study.resamples:
+            counts = draw_counts(ids, study.resamples, study.rng("prdc", features, name))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                low, high = percentile_interval((counts @ total) / (counts @ seen))
+        n = len(values[0])
+        return Score(
+            key=f"{name}/{features}",
+            name=f"{name}[{features},zscore-train,k={NEIGHBOURS},n={n}]",
+            metric="prdc",
+            features=features,
+            label=f"{name}, {features}",
+            value=float(total.sum() / seen.sum()),
+            low=low,
+            high=high,
+            n_real=len(study.hold),
+            n_generated=len(generated),
+            better="higher",
+            note=f"expected {coverage_null(n):.2f} for a perfect generator"
+            if name == "coverage"
+            else "read beside the ceiling",
+        )

@@ -1,0 +1,281 @@
+"""One protocol for every generated set: all metrics, all anchors, one sheet of scores."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gyri.cohort.volumes import VolumeSet
+from gyri.errors import DataError
+from gyri.evaluation.anchors import ANCHORS, build_anchor
+from gyri.evaluation.faults import Fault, find_faults
+from gyri.evaluation.features import FloatArray
+from gyri.evaluation.features.extraction import QUALITY, Extractor, volume_hashes
+from gyri.evaluation.gates import gates
+from gyri.evaluation.metrics import Evidence, Metric, Refusal, Score, Study
+from gyri.evaluation.scores import Refused, Scores
+from gyri.registry import METRICS
+from gyri.runtime.seeding import numpy_rng
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+MIN_REAL = 4
+
+
+def evaluate(
+    generated: VolumeSet,
+    train: VolumeSet,
+    hold: VolumeSet,
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    bootstrap: int = 2000,
+    progress: Progress | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> Scores:
+    """Judge a generated set against subjects it was trained on and subjects nobody saw.
+
+    Parameters
+    ----------
+    generated : the set to be judged; the first channel is read.
+    train, hold : TRAIN fits everything and is the reference of copying; HOLD is the reference
+        of quality. Both finite, on one grid.
+    seed : of subsamples, anchors and resamples.
+    cache : folder that keeps the features of sets already measured.
+    bootstrap : resamples of subjects behind every interval.
+    progress : called as ``progress(task, done, total)``.
+    provenance : entries to be added to the sheet's own (split hash, data hash, run).
+
+    Returns
+    -------
+    Scores
+        The sheet. What could not be computed is in its `refused`, with the reason.
+
+    Raises
+    ------
+    DataError
+        If TRAIN or HOLD cannot serve as references.
+    """
+    _check_references(train, hold)
+    real_hashes = {"TRAIN": volume_hashes(train), "HOLD": volume_hashes(hold)}
+    faults = find_faults(generated, train, real_hashes)
+    judged, failed = without_nan(generated)
+    judge = Judge(train, hold, len(generated), seed, cache, bootstrap, progress)
+    evidence = judge.evidence(judged, failed)
+    scores, refused = judge.scores(evidence, faults)
+    judge.add_anchors(scores, {score.metric for score in scores})
+    samples = judge.samples(evidence, {refusal.metric for refusal in refused})
+    return Scores(
+        generated=generated.name,
+        channel=generated.channels[0],
+        n={"TRAIN": len(train), "HOLD": len(hold), "generated": len(generated)},
+        spacing_mm=tuple(float(s) for s in generated.grid.spacing_mm),
+        seed=seed,
+        provenance=judge.provenance() | {"bootstrap": bootstrap} | (provenance or {}),
+        scores=scores,
+        refused=[*refused, *judge.dropped()],
+        gates=gates(scores, judge.feature_sets, refused),
+        samples=samples,
+    )
+
+
+def _check_references(train: VolumeSet, hold: VolumeSet) -> None:
+    for real in (train, hold):
+        if len(real) < MIN_REAL:
+            raise DataError(
+                f"{real.name} has {len(real)} volumes; judging needs at least {MIN_REAL}."
+            )
+        broken = ~np.isfinite(real.volumes).all(axis=(1, 2, 3, 4))
+        if broken.any():
+            names = ", ".join(np.asarray(real.ids)[broken][:5])
+            raise DataError(
+                f"{int(broken.sum())} volumes of {real.name} hold NaN or Inf ({names}); "
+                "prepare the cohort again, which quarantines them."
+            )
+    if train.grid != hold.grid:
+        raise DataError(
+            f"{train.name} is on {train.grid.shape} at {train.grid.spacing_mm} mm, {hold.name} on "
+            f"{hold.grid.shape} at {hold.grid.spacing_mm} mm; references must share a grid."
+        )
+    shared = sorted(set(train.ids) & set(hold.ids))
+    if shared:
+        raise DataError(
+            f"{len(shared)} subjects are in both {train.name} and {hold.name} "
+            f"({', '.join(shared[:5])}); split the cohort by subject."
+        )
+
+
+def without_nan(volumes: VolumeSet) -> tuple[VolumeSet, NDArray[np.bool_]]:
+    """Return the set with zeros for volumes that are not finite, and which those are."""
+    failed = ~np.isfinite(volumes.volumes).all(axis=(1, 2, 3, 4))
+    if not failed.any():
+        return volumes, failed
+    return replace(
+        volumes, volumes=np.where(failed[:, None, None, None, None], 0, volumes.volumes)
+    ), failed
+
+
+class Judge:
+    """The real sets, measured once, and every set judged against them.
+
+    Parameters
+    ----------
+    train, hold : real sets, finite, on one grid.
+    num_generated : size of the sets to be judged.
+    seed, cache, bootstrap, progress : as in `evaluate`.
+    """
+
+    def __init__(
+        self,
+        train: VolumeSet,
+        hold: VolumeSet,
+        num_generated: int,
+        seed: int,
+        cache: Path | None,
+        bootstrap: int,
+        progress: Progress | None,
+    ) -> None:
+        self.progress = progress
+        self.done = 0
+        self.total = len(train) + len(hold) + num_generated * (len(ANCHORS) + 1)
+        self.total -= num_generated - 1  # the mean image is one volume
+        self.extractor = Extractor(train, cache)
+        self.feature_sets = dict(self.extractor.sets)
+        raw = self._extract(train)
+        self.centre, self.spread, self.kept = {}, {}, {}
+        for name in self.feature_sets:
+            spread = raw[name].std(0, ddof=1)
+            level = np.abs(raw[name]).mean(0)
+            self.kept[name] = spread > 1e-9 * np.maximum(level, 1e-12)
+            self.centre[name] = raw[name].mean(0)
+            self.spread[name] = spread
+        self.study = Study(
+            train=self._evidence(train, raw, np.zeros(len(train), bool)),
+            hold=self.evidence(hold),
+            num_generated=num_generated,
+            seed=seed,
+            resamples=bootstrap,
+            feature_sets=self.feature_sets,
+        )
+
+    def _report(self, task: str, steps: int) -> None:
+        self.done += steps
+        if self.progress:
+            self.progress(task, min(self.done, self.total), self.total)
+
+    def _extract(self, volumes: VolumeSet) -> dict[str, FloatArray]:
+        return self.extractor.extract(volumes, lambda n: self._report(f"measure {volumes.name}", n))
+
+    def evidence(self, volumes: VolumeSet, failed: NDArray[np.bool_] | None = None) -> Evidence:
+        """Measure a set; `failed` (N,) marks volumes that were not finite."""
+        failed = np.zeros(len(volumes), bool) if failed is None else failed
+        return self._evidence(volumes, self._extract(volumes), failed)
+
+    def _evidence(
+        self, volumes: VolumeSet, raw: dict[str, FloatArray], failed: np.ndarray
+    ) -> Evidence:
+        features = {
+            name: (raw[name][:, kept] - self.centre[name][kept]) / self.spread[name][kept]
+            for name, kept in self.kept.items()
+        }
+        names = self.feature_sets["morph-v1"].names
+        morph = {name: raw["morph-v1"][:, column] for column, name in enumerate(names)}
+        return Evidence(volumes, failed, features, morph, raw[QUALITY])
+
+    def scores(self, generated: Evidence, faults: list[Fault]) -> tuple[list[Score], list[Refused]]:
+        """Return the scores of every metric that can be computed, and why the others cannot."""
+        scores: list[Score] = []
+        refused: list[Refused] = []
+        for name in METRICS:
+            metric: Metric = METRICS[name].component()
+            reasons = [fault.reason for fault in faults if fault.stops(metric)]
+            if len(generated) < metric.min_generated:
+                reasons.append(
+                    f"{len(generated)} generated volumes; {name} needs at least "
+                    f"{metric.min_generated}."
+                )
+            if reasons:
+                refused.append(Refused(name, None, " ".join(reasons)))
+                continue
+            try:
+                scores += metric.scores(generated, self.study)
+            except Refusal as refusal:
+                refused.append(Refused(name, None, str(refusal)))
+        return scores, refused
+
+    def add_anchors(self, scores: list[Score], metrics: set[str]) -> None:
+        """Judge every anchor by the same metrics and write its values into `scores`."""
+        by_key = {score.key: score for score in scores}
+        plain = self.study.without_intervals()
+
+        def note(anchor: str, name: str, evidence: Evidence) -> None:
+            try:
+                found = METRICS[name].component().scores(evidence, plain)
+            except Refusal:
+                return
+            for score in found:
+                if score.key in by_key and np.isfinite(score.value):
+                    by_key[score.key].anchors[anchor] = score.value
+
+        for name in metrics:
+            note("ceiling", name, self._ceiling(METRICS[name].component.ceiling))
+        for anchor in ANCHORS:
+            volumes = build_anchor(
+                anchor,
+                self.study.train.volumes,
+                self.study.hold.volumes,
+                self.study.num_generated,
+                self.study.seed,
+            )
+            evidence = self.evidence(volumes)
+            for name in metrics:
+                note(anchor, name, evidence)
+
+    def _ceiling(self, side: str) -> Evidence:
+        real = self.study.train if side == "TRAIN" else self.study.hold
+        size = min(len(real), self.study.num_generated)
+        rng = numpy_rng("evaluation", self.study.seed, "ceiling", side)
+        return real.take(np.sort(rng.permutation(len(real))[:size]))
+
+    def samples(self, generated: Evidence, refused: set[str]) -> list[dict[str, Any]]:
+        """Return the table of samples."""
+        rows: list[dict[str, Any]] = [{"id": name} for name in generated.volumes.ids]
+        for name in METRICS:
+            if name in refused:
+                continue
+            for column, values in METRICS[name].component().samples(generated, self.study).items():
+                for row, value in zip(rows, values):
+                    row[column] = value
+        return rows
+
+    def dropped(self) -> list[Refused]:
+        """Name the features that TRAIN holds constant."""
+        found = []
+        for name, kept in self.kept.items():
+            if not kept.all():
+                constant = [n for n, keep in zip(self.feature_sets[name].names, kept) if not keep]
+                found.append(
+                    Refused("feature", name, f"constant on TRAIN, dropped: {', '.join(constant)}")
+                )
+        return found
+
+    def provenance(self) -> dict[str, Any]:
+        """Return versions and the definitions of everything measured."""
+        import importlib.metadata as metadata
+
+        packages = ("gyri", "numpy", "scipy", "torch")
+        return {
+            "versions": {"python": platform.python_version()}
+            | {name: metadata.version(name) for name in packages},
+            "features": {
+                name: {"sha256": digest, "dimensions": int(self.kept[name].sum())}
+                for name, digest in self.extractor.definitions.items()
+            },
+        }

@@ -1,0 +1,366 @@
+"""The U-Net of guided diffusion (ADM), for slices and volumes.
+
+Dhariwal and Nichol, 2021, arXiv:2105.05233, appendix; every axis is halved and doubled, also in
+3D. Grids may be of any size: halving rounds up, and the way up returns to the size of the skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from gyri.errors import UsageError
+from gyri.nn.attention import AttentionPool, MeanPool, SelfAttention
+from gyri.nn.embedding import NoiseEmbedding
+from gyri.nn.layers import (
+    average_pool,
+    conv,
+    group_norm,
+    memory_format,
+    nearest_upsample,
+    over_space,
+    runner,
+    zero_init,
+)
+from gyri.registry import NETWORKS
+from gyri.types import NetworkSpec
+
+Resample = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Settings of `UNet`.
+
+    Parameters
+    ----------
+    widths : channels of each level, from full resolution down; one halving between two levels.
+    num_res_blocks : residual blocks a level on the way down; one more on the way up.
+    attention : for each level, whether self-attention follows every block. The middle has it.
+    channels_per_head : of the attention.
+    norm_groups : groups of all normalisations; where they do not divide a width, fewer. Leave two
+        channels or more a group: a channel alone loses its mean, and what `scale_shift` false adds.
+    dropout : before the second convolution of a block.
+    scale_shift : the embedding scales and shifts the second normalisation; otherwise it is added
+        before it.
+    resblock_updown : resample inside residual blocks (nearest and average); otherwise by a
+        strided convolution, and by repeating voxels and a convolution.
+    gradient_checkpointing : keep only the blocks' inputs for the backward pass.
+    channels_last : memory format of all activations; faster on CPU and with tensor cores.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 192)
+    num_res_blocks: int = 2
+    attention: tuple[bool, ...] = (False, False, True)
+    channels_per_head: int = 64
+    norm_groups: int = 16
+    dropout: float = 0.0
+    scale_shift: bool = True
+    resblock_updown: bool = True
+    gradient_checkpointing: bool = False
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse lists of different length."""
+        if len(self.widths) != len(self.attention) or not self.widths:
+            raise UsageError(
+                f"widths has {len(self.widths)} levels and attention {len(self.attention)}. "
+                "Give both one entry a level, from full resolution down."
+            )
+
+
+class ResBlock(nn.Module):
+    """``skip(x) + conv(silu(modulated norm(conv(silu(norm(x))))))``; ``skip(x)`` at init.
+
+    Parameters
+    ----------
+    dims : spatial axes.
+    in_channels, out_channels : a 1x1 convolution adapts the skip where they differ.
+    embedding_size : length of the embedding.
+    config : normalisation, dropout and modulation.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        embedding_size: int,
+        config: UNetConfig,
+    ) -> None:
+        super().__init__()
+        self.scale_shift = config.scale_shift
+        self.norm_in = group_norm(in_channels, config.norm_groups)
+        self.conv_in = conv(dims, in_channels, out_channels)
+        self.modulation = nn.Linear(embedding_size, out_channels * (1 + config.scale_shift))
+        self.norm_out = group_norm(out_channels, config.norm_groups)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv_out = zero_init(conv(dims, out_channels, out_channels))
+        self.skip: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.skip = conv(dims, in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor, resample: Resample | None = None) -> Tensor:
+        """(B, C_in, *S) and the activated embedding (B, E) -> (B, C_out, *S').
+
+        `resample` is applied to both branches, to the inner one after its first activation.
+        """
+        h = silu(self.norm_in(x))
+        if resample is not None:
+            h, x = resample(h), resample(x)
+        h = self.conv_in(h)
+        modulation = over_space(self.modulation(embedding), h)
+        if self.scale_shift:
+            scale, shift = modulation.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm_out(h), 1 + scale)
+        else:
+            h = self.norm_out(h + modulation)
+        return self.skip(x) + self.conv_out(self.dropout(silu(h)))
+
+
+class Block(nn.Module):
+    """A residual block, followed by attention where the level has it."""
+
+    def __init__(
+        self,
+        dims: int,
+        in_channels: int,
+        out_channels: int,
+        embedding_size: int,
+        config: UNetConfig,
+        attention: bool,
+    ) -> None:
+        super().__init__()
+        self.residual = ResBlock(dims, in_channels, out_channels, embedding_size, config)
+        self.attention: nn.Module = nn.Identity()
+        if attention:
+            self.attention = SelfAttention(
+                out_channels, config.channels_per_head, config.norm_groups
+            )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C_in, *S) -> (B, C_out, *S)."""
+        return self.attention(self.residual(x, embedding))
+
+
+class Down(nn.Module):
+    """Halve every axis, rounding up."""
+
+    def __init__(self, dims: int, channels: int, embedding_size: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.pool = average_pool(dims)
+        self.residual: ResBlock | None = None
+        if config.resblock_updown:
+            self.residual = ResBlock(dims, channels, channels, embedding_size, config)
+        else:
+            self.conv = conv(dims, channels, channels, stride=2)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *ceil(S / 2))."""
+        if self.residual is None:
+            return self.conv(x)
+        return self.residual(x, embedding, self.pool)
+
+
+class Up(nn.Module):
+    """Return to the grid of the level above."""
+
+    def __init__(self, dims: int, channels: int, embedding_size: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.residual: ResBlock | None = None
+        if config.resblock_updown:
+            self.residual = ResBlock(dims, channels, channels, embedding_size, config)
+        else:
+            self.conv = conv(dims, channels, channels)
+
+    def forward(self, x: Tensor, embedding: Tensor, shape: torch.Size) -> Tensor:
+        """(B, C, *S) -> (B, C, *shape)."""
+        if self.residual is None:
+            return self.conv(nearest_upsample(x, shape))
+        return self.residual(x, embedding, lambda h: nearest_upsample(h, shape))
+
+
+class Encoder(nn.Module):
+    """The way down and the middle.
+
+    Attributes
+    ----------
+    skip_widths : channels of the tensors that `forward` hands to the way up.
+    """
+
+    def __init__(
+        self, dims: int, in_channels: int, embedding_size: int, config: UNetConfig
+    ) -> None:
+        super().__init__()
+        self.memory_format = memory_format(dims, config.channels_last)
+        width = config.widths[0]
+        self.stem = conv(dims, in_channels, width)
+        self.skip_widths = [width]
+        self.steps = nn.ModuleList()
+        for level, out_width in enumerate(config.widths):
+            if level > 0:
+                self.steps.append(Down(dims, width, embedding_size, config))
+                self.skip_widths.append(width)
+            for _ in range(config.num_res_blocks):
+                attention = config.attention[level]
+                self.steps.append(Block(dims, width, out_width, embedding_size, config, attention))
+                width = out_width
+                self.skip_widths.append(width)
+        self.middle = nn.ModuleList(
+            [
+                Block(dims, width, width, embedding_size, config, attention=True),
+                Block(dims, width, width, embedding_size, config, attention=False),
+            ]
+        )
+        self.out_width = width
+        self.run = runner(config.gradient_checkpointing)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, C_in, *S) -> (B, out_width, *S') and the skips, from the first to the last."""
+        h = self.stem(x).to(memory_format=self.memory_format)
+        skips = [h]
+        for step in self.steps:
+            h = self.run(step, h, embedding)
+            skips.append(h)
+        for block in self.middle:
+            h = self.run(block, h, embedding)
+        return h, skips
+
+
+class DecoderLevel(nn.Module):
+    """The blocks of one level on the way up; each takes one skip."""
+
+    def __init__(
+        self,
+        dims: int,
+        in_width: int,
+        skip_widths: list[int],
+        embedding_size: int,
+        config: UNetConfig,
+        level: int,
+    ) -> None:
+        super().__init__()
+        width = config.widths[level]
+        in_widths = [in_width, *[width] * (len(skip_widths) - 1)]
+        self.blocks = nn.ModuleList(
+            Block(dims, before + skip, width, embedding_size, config, config.attention[level])
+            for before, skip in zip(in_widths, skip_widths, strict=True)
+        )
+        self.up = Up(dims, width, embedding_size, config) if level > 0 else None
+        self.run = runner(config.gradient_checkpointing)
+
+    def forward(self, h: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        """(B, in_width, *S) -> (B, width, *S of the level above); takes its skips off the list."""
+        for block in self.blocks:
+            h = self.run(block, torch.cat([h, skips.pop()], dim=1), embedding)
+        if self.up is not None:
+            h = self.run(self.up, h, embedding, skips[-1].shape[2:])
+        return h
+
+
+def refuse_other_grid(x: Tensor, spec: NetworkSpec) -> None:
+    """Raise `ValueError` where x is not (B, in_channels, *S) with as many axes as the spec's."""
+    if x.ndim != len(spec.shape) + 2 or x.shape[1] != spec.in_channels:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; this network takes (B, {spec.in_channels}, "
+            f"{', '.join(['I', 'J', 'K'][: len(spec.shape)])})."
+        )
+
+
+@NETWORKS.register("unet", UNetConfig)
+class UNet(nn.Module):
+    """U-Net of guided diffusion (ADM): a denoiser with noise level, condition and position."""
+
+    def __init__(self, config: UNetConfig, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        dims, base = len(spec.shape), config.widths[0]
+        self.embedding = NoiseEmbedding(base, spec.condition_size, spec.position_size)
+        self.encoder = Encoder(dims, spec.in_channels, self.embedding.width, config)
+        skip_widths, width = list(self.encoder.skip_widths), self.encoder.out_width
+        self.levels = nn.ModuleList()
+        for level in reversed(range(len(config.widths))):
+            taken = [skip_widths.pop() for _ in range(config.num_res_blocks + 1)]
+            self.levels.append(
+                DecoderLevel(dims, width, taken, self.embedding.width, config, level)
+            )
+            width = config.widths[level]
+        self.norm = group_norm(base, config.norm_groups)
+        self.out = zero_init(conv(dims, base, spec.out_channels))
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Tensor,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Return the denoiser's raw output.
+
+        Parameters
+        ----------
+        x : (B, C_in, *S).
+        noise_level : (B,), about the unit range, see `timestep_embedding`.
+        condition : (B, D), D may be 0.
+        position : (B, P) in [-1, 1], or None where the network was made for none.
+
+        Returns
+        -------
+        Tensor
+            (B, C_out, *S); zero at init.
+        """
+        refuse_other_grid(x, self.spec)
+        embedding = silu(self.embedding(noise_level, condition, position))
+        h, skips = self.encoder(x, embedding)
+        for level in self.levels:
+            h = level(h, embedding, skips)
+        return self.out(silu(self.norm(h)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetEncoderConfig(UNetConfig):
+    """Settings of `UNetEncoder`: those of `UNet` and how the grid becomes a vector.
+
+    Parameters
+    ----------
+    pool : ``attention`` of the mean voxel to all voxels, or the ``mean``.
+    """
+
+    pool: Literal["attention", "mean"] = "attention"
+
+
+@NETWORKS.register("unet_encoder", UNetEncoderConfig)
+class UNetEncoder(nn.Module):
+    """Encoder half of the U-Net: a vector (B, latent_size) from noised items."""
+
+    def __init__(self, config: UNetEncoderConfig, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        dims = len(spec.shape)
+        self.embedding = NoiseEmbedding(config.widths[0], spec.condition_size, spec.position_size)
+        self.encoder = Encoder(dims, spec.in_channels, self.embedding.width, config)
+        width = self.encoder.out_width
+        self.norm = group_norm(width, config.norm_groups)
+        pools: dict[str, Callable[[], nn.Module]] = {
+            "attention": lambda: AttentionPool(width, spec.latent_size, config.channels_per_head),
+            "mean": lambda: MeanPool(width, spec.latent_size),
+        }
+        self.pool = pools[config.pool]()
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Tensor,
+        position: Tensor | None = None,
+    ) -> Tensor:
+        """Return (B, latent_size); inputs as `UNet.forward`."""
+        refuse_other_grid(x, self.spec)
+        embedding = silu(self.embedding(noise_level, condition, position))
+        h, _ = self.encoder(x, embedding)
+        return self.pool(silu(self.norm(h)))

@@ -1,0 +1,112 @@
+"""A Gaussian with a low-rank covariance: what a linear model knows of a cohort.
+
+Probabilistic PCA (Tipping and Bishop, 1999, J. R. Stat. Soc. B 61:611): ``q`` principal directions
+with their variances, and one residual variance in all other directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LowRankGaussian:
+    """N(mean, basis diag(variance) basisᵀ + residual_variance (I - basis basisᵀ)).
+
+    Parameters
+    ----------
+    mean : (d,).
+    basis : (d, q), orthonormal columns.
+    variance : (q,), along the columns of `basis`.
+    residual_variance : scalar tensor.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    variance: Tensor
+    residual_variance: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor, components: int) -> LowRankGaussian:
+        """Fit to the rows of `x`.
+
+        Parameters
+        ----------
+        x : (N, d) float32.
+        components : largest ``q``; at most N - 1 directions exist.
+        """
+        mean = x.mean(0)
+        centred = x - mean
+        n, d = x.shape
+        q = min(components, n - 1, d)
+        # The eigenvectors of the smaller of the two Gram matrices give those of the other.
+        wide = d > n
+        gram = centred @ centred.T if wide else centred.T @ centred
+        eigenvalue, vector = torch.linalg.eigh(gram.double())
+        eigenvalue, vector = eigenvalue.flip(0).clamp_min(0), vector.flip(1)
+        kept = int((eigenvalue[:q] > eigenvalue[0] * 1e-10).sum()) if q else 0
+        basis = vector[:, :kept].float()
+        if wide:
+            basis = (centred.T @ basis) / eigenvalue[:kept].sqrt().float()
+        variance = eigenvalue / max(n - 1, 1)
+        residual = variance[kept:].sum() / max(d - kept, 1)
+        return cls(mean, basis, variance[:kept].float(), residual.float())
+
+    @property
+    def num_components(self) -> int:
+        """``q``."""
+        return len(self.variance)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Coefficients (B, q) of the rows of `x` (B, d)."""
+        return (x - self.mean) @ self.basis
+
+    def expand(self, coefficients: Tensor) -> Tensor:
+        """Points (B, d) of the coefficients (B, q)."""
+        return self.mean + coefficients @ self.basis.T
+
+    def sample(self, num: int, generator: torch.Generator, residual: bool = True) -> Tensor:
+        """Draw (num, d); without `residual`, from the low-rank part alone."""
+        device = self.mean.device
+        z = torch.randn(num, self.num_components, generator=generator, device=device)
+        x = self.expand(z * self.variance.sqrt())
+        if residual:
+            white = torch.randn(x.shape, generator=generator, device=device)
+            white = white - (white @ self.basis) @ self.basis.T
+            x = x + self.residual_variance.sqrt() * white
+        return x
+
+    def denoise(self, x_noised: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Return E[x0 | x_noised] for ``x_noised = alpha x0 + sigma eps``.
+
+        Parameters
+        ----------
+        x_noised : (B, d).
+        alpha, sigma : (B,).
+        """
+        alpha, sigma = alpha[:, None], sigma[:, None]
+
+        def gain(variance: Tensor) -> Tensor:
+            return alpha * variance / (alpha**2 * variance + sigma**2).clamp_min(1e-20)
+
+        centred = x_noised - alpha * self.mean
+        coefficients = centred @ self.basis
+        rest = gain(self.residual_variance)
+        return (
+            self.mean
+            + rest * centred
+            + (coefficients * (gain(self.variance) - rest)) @ (self.basis.T)
+        )
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors by name, for a method's `state`."""
+        return {f"{prefix}.{name}": getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str) -> LowRankGaussian:
+        """Inverse of `tensors`."""
+        return cls(**{name: tensors[f"{prefix}.{name}"] for name in cls.__dataclass_fields__})

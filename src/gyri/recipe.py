@@ -1,0 +1,296 @@
+"""A recipe: view x method x networks x conditions x training, in one strict YAML file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from gyri.errors import DataError, UsageError, nearest
+from gyri.registry import METHODS, NETWORKS, VIEWS, Registry
+from gyri.types import Grid, ItemSpec, Method
+from gyri.views.base import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which scans of a prepared cohort a model sees.
+
+    Parameters
+    ----------
+    channels : modalities, in the order of the volume's channels.
+    sessions : ``first`` takes one scan a subject, ``all`` every session.
+    spacing_mm : the spacing the recipe is made for; another is refused. None accepts any.
+    """
+
+    channels: tuple[str, ...] = ("T1w",)
+    sessions: Literal["first", "all"] = "first"
+    spacing_mm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long and how to train.
+
+    Parameters
+    ----------
+    steps : updates; or
+    budget_s : seconds, turned once after 20 warm-up steps into a number of steps. One of the two.
+    batch_size : items an update, over all processes.
+    micro_batch : items a forward pass, 0 for all of a process's share at once.
+    precision : ``bf16`` runs the networks under autocast.
+    compile : compile the networks with torch.compile.
+    log_every, preview_every : in steps; 0 for no previews.
+    snapshots : numbered checkpoints kept, evenly spaced over the run, the last at its end.
+    save_every_s : seconds between checkpoints that are only there for resuming.
+    """
+
+    steps: int | None = None
+    budget_s: float | None = None
+    batch_size: int = 32
+    micro_batch: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    log_every: int = 20
+    preview_every: int = 0
+    snapshots: int = 4
+    save_every_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.budget_s is None):
+            raise ValueError("give exactly one of training.steps and training.budget_s")
+        for name in ("batch_size", "log_every", "snapshots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} is {getattr(self, name)}, it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered name with its typed settings."""
+
+    name: str
+    config: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a training run does, apart from the scans.
+
+    Parameters
+    ----------
+    needs : name -> path of a recipe or a run that must be trained first on the same subjects.
+    """
+
+    name: str
+    view: Component
+    method: Component
+    networks: Mapping[str, Component] = field(default_factory=dict)
+    conditions: tuple[str, ...] = ()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig
+    seed: int = 0
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return plain data, as the YAML file holds it, with every default written out."""
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "data": _plain(self.data),
+            "view": _plain(self.view),
+            "method": _plain(self.method),
+            "networks": {slot: _plain(component) for slot, component in self.networks.items()},
+            "conditions": list(self.conditions),
+            "training": _plain(self.training),
+            "needs": dict(self.needs),
+        }
+
+    def to_yaml(self) -> str:
+        """Return the YAML text of `to_mapping`."""
+        return yaml.safe_dump(self.to_mapping(), sort_keys=False, width=100)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that `to_mapping` returns."""
+        text = json.dumps(_as_floats(self.to_mapping()), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Component):
+        return {"name": value.name, **_plain(value.config)}
+    return json.loads(json.dumps(asdict(value)))
+
+
+def _as_floats(value: Any) -> Any:
+    """Write 1 and 1.0 the same way, as a setting may be typed either way."""
+    if isinstance(value, dict):
+        return {key: _as_floats(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_floats(inner) for inner in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Parameters
+    ----------
+    path : YAML file, or a run folder (its resolved recipe is read).
+    overrides : ``"training.steps=100"``; the value is read as YAML.
+
+    Raises
+    ------
+    DataError
+        If there is no such file or it is no YAML.
+    UsageError
+        If a key, name or value is wrong; names the place and the nearest right key.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "recipe.yaml"
+    if not path.is_file():
+        raise DataError(f"There is no recipe {path}. Give a YAML file or a run folder.")
+    try:
+        mapping = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise DataError(f"{path} is no valid YAML: {error}") from None
+    if not isinstance(mapping, dict):
+        raise DataError(f"{path} holds {type(mapping).__name__}, not a mapping of recipe keys.")
+    for override in overrides:
+        _override(mapping, override)
+    needs = mapping.get("needs") or {}
+    mapping["needs"] = {
+        name: str((path.parent / needed).resolve()) for name, needed in needs.items()
+    }
+    try:
+        return parse_recipe(mapping)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:
+    """Turn plain data into a `Recipe`; see `load_recipe`."""
+    for key in mapping:
+        _known_key(str(key), Recipe, str(key))
+    for key in ("name", "view", "method", "training"):
+        if key not in mapping:
+            raise UsageError(f"the recipe has no {key!r}")
+    method = _component(mapping["method"], METHODS, "method")
+    defaults = METHODS[method.name].component.default_networks(method.config)
+    given = mapping.get("networks") or {}
+    for slot in given:
+        if slot not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise UsageError(
+                f"networks.{slot}: method {method.name!r} has no such network."
+                f"{nearest(slot, defaults)} Its networks: {known}."
+            )
+    networks = {}
+    for slot, name in defaults.items():
+        section = given.get(slot, {})
+        section = {"name": section} if isinstance(section, str) else {"name": name, **section}
+        networks[slot] = _component(section, NETWORKS, f"networks.{slot}")
+    return Recipe(
+        name=str(mapping["name"]),
+        view=_component(mapping["view"], VIEWS, "view"),
+        method=method,
+        networks=networks,
+        conditions=typed(mapping.get("conditions") or [], tuple[str, ...], "conditions"),
+        data=typed(mapping.get("data") or {}, DataConfig, "data"),
+        training=typed(mapping["training"], TrainingConfig, "training"),
+        seed=typed(mapping.get("seed", 0), int, "seed"),
+        needs=typed(mapping.get("needs") or {}, dict[str, str], "needs"),
+    )
+
+
+def _component(section: Any, registry: Registry, where: str) -> Component:
+    """Read a section ``{name: ..., settings}`` by the registry's typed config."""
+    if isinstance(section, str):
+        section = {"name": section}
+    if not isinstance(section, Mapping) or "name" not in section:
+        raise UsageError(f"{where}: expected a mapping with a 'name'; known: {', '.join(registry)}")
+    try:
+        entry = registry[section["name"]]
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    settings = {key: value for key, value in section.items() if key != "name"}
+    return Component(entry.name, typed(settings, entry.config, where))
+
+
+def typed(value: Any, kind: Any, where: str) -> Any:
+    """Check `value` against a type, usually a dataclass of settings.
+
+    Raises
+    ------
+    UsageError
+        Naming the place, what came and, for a wrong key, the nearest right one.
+    """
+    _known_keys(value, kind, where)
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            place = ".".join([where, *(str(part) for part in problem["loc"])])
+            came = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+            problems.append(f"{place}: {problem['msg']}{came}")
+        raise UsageError("; ".join(problems)) from None
+
+
+def _known_keys(value: Any, kind: Any, where: str) -> None:
+    """Refuse keys that a dataclass, or a dataclass inside it, does not have."""
+    if not (is_dataclass(kind) and isinstance(value, Mapping)):
+        return
+    hints = get_type_hints(kind)
+    for key, inner in value.items():
+        place = f"{where}.{key}"
+        _known_key(str(key), kind, place)
+        _known_keys(inner, hints[key], place)
+
+
+def _known_key(key: str, kind: Any, place: str) -> None:
+    names = [f.name for f in fields(kind)]
+    if key not in names:
+        raise UsageError(
+            f"{place}: there is no such key.{nearest(key, names)} Keys here: {', '.join(names)}."
+        )
+
+
+def _override(mapping: dict[str, Any], text: str) -> None:
+    """Set one value of nested `mapping` from ``a.b.c=value``."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"Override {text!r} is not of the form key.inner=value.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = mapping.setdefault(parent, {})
+        if isinstance(inner, str):
+            inner = mapping[parent] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise UsageError(f"Override {text!r}: {parent!r} holds a value, not a section.")
+        mapping = inner
+    mapping[last] = yaml.safe_load(value)
+
+
+def build_view(recipe: Recipe, channels: int, grid: Grid) -> View:
+    """Build the recipe's view of volumes with `channels` on `grid`."""
+    view: View = VIEWS[recipe.view.name].component(recipe.view.config, channels, grid)
+    return view
+
+
+def build_method(recipe: Recipe, spec: ItemSpec) -> Method:
+    """Build the recipe's method and its networks for items of `spec`."""
+    kind = METHODS[recipe.method.name].component
+    networks = {}
+    for slot, network_spec in kind.network_specs(recipe.method.config, spec).items():
+        component = recipe.networks[slot]
+        networks[slot] = NETWORKS[component.name].component(component.config, network_spec)
+    method: Method = kind(recipe.method.config, spec, networks)
+    return method

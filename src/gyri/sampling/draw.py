@@ -1,0 +1,155 @@
+"""Drawing volumes with any model of clean items: guidance, lifting, clipping, sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from gyri.errors import UsageError
+from gyri.sampling.guidance import classifier_free, classifier_guided
+from gyri.sampling.lifted import ItemDenoiser, lifted
+from gyri.sampling.samplers import Churn, SamplerName, clipped, make_sampler
+from gyri.sampling.schedules import Level
+from gyri.types import ConditionLayout, Lift, SampleRng
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How volumes are drawn from a trained denoiser; may be changed after training.
+
+    Parameters
+    ----------
+    sampler : ``dpmpp_2m`` (15 to 25 steps), ``ddim``, ``ancestral``, ``heun``, ``euler``.
+    num_steps : calls of the denoiser, without Heun's second ones.
+    guidance_scale : classifier-free guidance; 1 is the plain conditional model, 0 unconditional.
+    classifier_scale : classifier guidance; needs ``classifier`` in the recipe.
+    clip : bound of the predicted volume, 0 for none.
+    eta : randomness of ``ddim``.
+    churn, churn_min, churn_max, churn_noise : see `gyri.sampling.samplers.Churn`.
+    spacing : ``karras`` spends steps on fine detail too; ``trailing`` takes evenly spaced steps of
+        the training schedule, as published with it. EDM has no schedule and knows ``karras`` alone.
+    sigma_min, sigma_max, rho : ends and curvature of ``karras``, in units of the intensities. Large
+        smooth volumes can be made out at more noise than pictures: raise `sigma_max`.
+    items_per_call : most items the network sees at once; bounds memory.
+    """
+
+    sampler: SamplerName = "dpmpp_2m"
+    num_steps: int = 25
+    guidance_scale: float = 1.0
+    classifier_scale: float = 0.0
+    clip: float = 1.0
+    eta: float = 0.0
+    churn: float = 0.0
+    churn_min: float = 0.0
+    churn_max: float = float("inf")
+    churn_noise: float = 1.0
+    spacing: Literal["karras", "trailing"] = "karras"
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    items_per_call: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse settings that the sampler does not have."""
+        if self.items_per_call < 1 or self.num_steps < 1:
+            raise UsageError(
+                f"sampling.num_steps is {self.num_steps} and items_per_call "
+                f"{self.items_per_call}; both must be at least 1."
+            )
+        make_sampler(self.sampler, self.eta, self.noise)
+
+    @property
+    def noise(self) -> Churn:
+        """Settings of the churn as one."""
+        return Churn(
+            amount=self.churn,
+            sigma_min=self.churn_min,
+            sigma_max=self.churn_max,
+            noise=self.churn_noise,
+        )
+
+
+class Classifier(Protocol):
+    """What classifier guidance needs; the method ``noised_classifier`` is one."""
+
+    def target(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) -> class (B,) and whether it is known (B,)."""
+        ...
+
+    def log_prob(
+        self, x_noised: Tensor, level: Level, target: Tensor, position: Tensor | None
+    ) -> Tensor:
+        """Return ``log p(target | x_noised)`` (B,)."""
+        ...
+
+
+def guided(
+    denoise: ItemDenoiser,
+    layout: ConditionLayout,
+    config: SamplingConfig,
+    classifier: Classifier | None = None,
+) -> ItemDenoiser:
+    """Return `denoise` with the guidance that `config` asks for.
+
+    Raises
+    ------
+    UsageError
+        If classifier guidance is asked for and there is no classifier.
+    """
+    if config.classifier_scale != 0 and classifier is None:
+        raise UsageError(
+            f"classifier_scale is {config.classifier_scale:g} and there is no classifier. Name a "
+            "noised_classifier recipe or run under needs: classifier, or set it to 0."
+        )
+
+    def item_denoiser(
+        x_noised: Tensor, level: Level, condition: Tensor, position: Tensor | None
+    ) -> Tensor:
+        def conditional(x: Tensor, level: Level, condition: Tensor) -> Tensor:
+            copies = len(x) // len(x_noised)
+            return denoise(
+                x, level, condition, None if position is None else position.repeat(copies, 1)
+            )
+
+        null = layout.null(condition)
+        denoised = classifier_free(
+            conditional, x_noised, level, condition, null, config.guidance_scale
+        )
+        if classifier is None:
+            return denoised
+        target, known = classifier.target(condition)
+
+        def log_prob(x: Tensor, level: Level) -> Tensor:
+            return torch.where(known, classifier.log_prob(x, level, target, position), 0.0)
+
+        return classifier_guided(denoised, x_noised, level, log_prob, config.classifier_scale)
+
+    return item_denoiser
+
+
+def draw_volumes(
+    item_denoiser: ItemDenoiser,
+    lift: Lift,
+    condition: Tensor,
+    levels: Sequence[Level],
+    config: SamplingConfig,
+    rng: SampleRng,
+) -> Tensor:
+    """Draw volumes (V, C, I, J, K), all items of a volume jointly.
+
+    Parameters
+    ----------
+    item_denoiser : the model, guidance included.
+    lift : how items sit in a volume.
+    condition : (V, D).
+    levels : from noise to clean.
+    rng : one stream a volume; draws the first noise and the sampler's own.
+    """
+    sampler = make_sampler(config.sampler, config.eta, config.noise)
+    denoiser = lifted(item_denoiser, lift, condition, config.items_per_call)
+    x_noised = levels[0].sigma * rng.normal(lift.volume_shape)
+    return sampler(clipped(denoiser, config.clip), x_noised, levels, rng)

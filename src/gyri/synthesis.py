@@ -1,0 +1,213 @@
+"""Sampling: from a trained run to a synthetic cohort of NIfTI files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gyri import __version__
+from gyri.cohort.prepared import PreparedCohort
+from gyri.cohort.sheet import read_sheet
+from gyri.cohort.synthetic import SyntheticCohort
+from gyri.cohort.table import ColumnType
+from gyri.conditions import ConditionSchema
+from gyri.errors import DataError, GyriError, UsageError
+from gyri.recipe import load_recipe
+from gyri.runtime.device import pick_device
+from gyri.runtime.progress import progress_bar
+from gyri.runtime.seeding import SampleRng, derive_seed, numpy_rng
+from gyri.training import checkpoint
+from gyri.training.run import Model, Run
+from gyri.types import Sampler, capabilities
+
+Row = dict[str, str | float | None]
+
+
+@torch.no_grad()
+def draw(model: Model, rows: Sequence[Mapping[str, Any]], seeds: Tensor) -> Tensor:
+    """Sample volumes.
+
+    Parameters
+    ----------
+    model : trained model whose method is a `Sampler`.
+    rows : conditions of each volume, as `ConditionSchema.assign` returns them.
+    seeds : (V,) int64, one seed a volume.
+
+    Returns
+    -------
+    Tensor
+        (V, C, I, J, K) on the CPU, in [-1, 1] apart from what the model overshoots.
+
+    Raises
+    ------
+    UsageError
+        If the method makes no samples.
+    """
+    if not isinstance(model.method, Sampler):
+        raise UsageError(
+            f"{type(model.method).__name__} makes no new volumes; it is a "
+            f"{', '.join(capabilities(model.method)) or 'helper'}. Choose another run."
+        )
+    condition = model.schema.encode(rows).to(model.device)
+    rng = SampleRng(seeds, model.device)
+    return model.method.sample(model.view, condition, rng).float().cpu()
+
+
+def sample(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    num: int | None = None,
+    condition: Mapping[str, str] | None = None,
+    conditions: Path | str | None = None,
+    like: Path | str | None = None,
+    split: str = "TRAIN",
+    seed: int = 0,
+    step: int | None = None,
+    batch: int = 8,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+) -> tuple[SyntheticCohort, list[str]]:
+    """Sample new volumes of a run into a BIDS derivative; goes on where it was interrupted.
+
+    Parameters
+    ----------
+    run : run folder.
+    out : folder of the synthetic cohort, by default ``RUN/samples``.
+    num : how many; by default the rows of `conditions`, else 32.
+    condition : the same conditions for all, ``{"age": "70", "sex": "F"}``; what is not named is
+        missing.
+    conditions : a table (CSV, TSV) with one row a sample.
+    like : a prepared cohort whose mix of conditions is drawn from; by default the run's own.
+    split : the split of `like`.
+    seed : decides all samples; sample k of a seed does not depend on `num` or `batch`.
+    step : a numbered checkpoint instead of the last.
+    batch : volumes at once.
+    overrides : changes of ``method.sampling``, for example ``"sampling.num_steps=50"``.
+
+    Returns
+    -------
+    tuple
+        The synthetic cohort and warnings: values outside the trained range, unseen combinations.
+
+    Raises
+    ------
+    UsageError
+        On a condition or level the model was not trained with.
+    GyriError
+        When the model yields something that is not finite.
+    """
+    trained = Run.read(run)
+    recipe = load_recipe(trained.root, [f"method.{override}" for override in overrides])
+    where = pick_device(device)
+    model = trained.load(where, step, recipe)
+    given = [x is not None for x in (condition, conditions, like)]
+    if sum(given) > 1:
+        raise UsageError("Give one of `condition`, `conditions` and `like`, not several.")
+    rows = _rows(trained, num, condition, conditions, like, split, seed)
+    names = [f"syn{k + 1:04d}" for k in range(len(rows))]
+    facts = {
+        "gyri": __version__,
+        "recipe_name": recipe.name,
+        "recipe": recipe.to_mapping(),
+        "run": str(trained.root.resolve()),
+        "checkpoint": trained.checkpoint(step).name,
+        "checkpoint_sha256": checkpoint.digest(trained.checkpoint(step)),
+        "data_hash": trained.info["data_hash"],
+        "split_hash": trained.info["split_hash"],
+        "seed": seed,
+        "num": len(rows),
+        "grid": trained.info["grid"],
+        "channels": [channel["name"] for channel in trained.info["channels"]],
+        "intensity_range": trained.info["intensity_range"],
+        "skull_stripped": trained.info["skull_stripped"],
+        "conditions": [list(row.values()) for row in rows],
+    }
+    table = pd.DataFrame(rows, index=names, columns=list(trained.schema.names), dtype=object)
+    folder = Path(out) if out is not None else trained.root / "samples"
+    cohort = SyntheticCohort.create(folder, facts, table, _column_types(trained.schema))
+    todo = [k for k, name in enumerate(names) if not cohort.is_written(name)]
+    with progress_bar("sample", len(names)) as advance:
+        advance(completed=len(names) - len(todo))
+        for start in range(0, len(todo), batch):
+            chosen = todo[start : start + batch]
+            seeds = torch.tensor([derive_seed(seed, "sample", k) for k in chosen])
+            began = time.monotonic()
+            volumes = draw(model, [rows[k] for k in chosen], seeds)
+            seconds = (time.monotonic() - began) / len(chosen)
+            for k, own_seed, volume in zip(chosen, seeds.tolist(), volumes):
+                if not bool(torch.isfinite(volume).all()):
+                    raise GyriError(
+                        f"Sample {names[k]} is not finite. Its seed is {own_seed}; try another "
+                        "checkpoint with `--step`, or fewer guidance."
+                    )
+                about = {
+                    "Seed": own_seed,
+                    "Conditions": rows[k],
+                    "Model": facts["checkpoint_sha256"],
+                    "SamplingSeconds": round(seconds, 3),
+                }
+                cohort.write(names[k], ((volume + 1) / 2).numpy(), about)
+                advance()
+    return cohort, trained.schema.warnings(rows)
+
+
+def _rows(
+    run: Run,
+    num: int | None,
+    condition: Mapping[str, str] | None,
+    conditions: Path | str | None,
+    like: Path | str | None,
+    split: str,
+    seed: int,
+) -> list[Row]:
+    """Decide the conditions of every sample."""
+    schema = run.schema
+    if condition is not None or not schema.columns:
+        return [schema.assign(condition or {})] * (num or 32)
+    if conditions is not None:
+        table = read_sheet(Path(conditions))
+        unknown = [name for name in schema.names if name not in table]
+        if unknown:
+            raise DataError(
+                f"{conditions} has no column {', '.join(unknown)}; the model is conditioned on "
+                f"{', '.join(schema.names)}. Add the column, empty where unknown."
+            )
+        rows = schema.parse(table)
+        if num is not None and num != len(rows):
+            raise UsageError(
+                f"{conditions} has {len(rows)} rows and {num} samples were asked for. Leave the "
+                "number out, or give a table of that length."
+            )
+        return rows
+    source = Path(like) if like is not None else Path(run.info["data"])
+    if like is None and not source.is_dir():
+        raise DataError(
+            f"The cohort that the run was trained on is no longer at {source}, so its mix of "
+            "conditions cannot be drawn. Give `--condition`, `--conditions` or `--like`."
+        )
+    table = PreparedCohort.read(source).rows(split, run.recipe.data.sessions)
+    if len(table) == 0:
+        raise DataError(f"{source} has no subject in {split}.")
+    rng = numpy_rng(seed, "conditions")
+    parsed = schema.parse(table)
+    drawn: list[Row] = []
+    while len(drawn) < (num or 32):
+        drawn += [parsed[k] for k in rng.permutation(len(parsed))]
+    return drawn[: num or 32]
+
+
+def _column_types(schema: ConditionSchema) -> dict[str, ColumnType]:
+    return {
+        column.name: ColumnType(
+            kind=column.kind,
+            description=f"Condition that the volume was generated for: {column.name}",
+        )
+        for column in schema.columns
+    }

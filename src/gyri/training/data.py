@@ -1,0 +1,154 @@
+"""TRAIN, resident on the device as it is stored, and the batches drawn from it.
+
+Which subject is drawn at which position of the run is a function of the position and the run's
+seed alone; no sampler has a state to save.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gyri.cohort.prepared import PreparedCohort
+from gyri.conditions import ConditionSchema
+from gyri.errors import DataError
+from gyri.recipe import DataConfig
+from gyri.runtime.seeding import SampleRng, derive_seeds, numpy_rng
+from gyri.types import Batch
+from gyri.views.base import View
+
+
+class ResidentVolumes:
+    """Stored volumes (N, C, I, J, K) that turn into float32 in [-1, 1] when indexed.
+
+    Parameters
+    ----------
+    stored : integers as the files hold them, on the device they stay on.
+    scale : ``stored * scale`` is the prepared intensity.
+    intensity_range : the prepared range that is mapped to [-1, 1].
+    """
+
+    def __init__(self, stored: Tensor, scale: float, intensity_range: tuple[float, float]) -> None:
+        low, high = intensity_range
+        self.stored = stored
+        self.gain = 2 * scale / (high - low)
+        self.offset = -2 * low / (high - low) - 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, C, I, J, K)."""
+        return tuple(self.stored.shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.stored[index].float().mul_(self.gain).add_(self.offset)
+
+
+class Feed:
+    """Draws batches of items from one split of a prepared cohort.
+
+    Parameters
+    ----------
+    volumes : the split's volumes.
+    condition : (N, D) condition vectors of the volumes.
+    view : cuts items out of volumes.
+    seed : of the run.
+    """
+
+    def __init__(self, volumes: ResidentVolumes, condition: Tensor, view: View, seed: int) -> None:
+        self.volumes = volumes
+        self.condition = condition
+        self.view = view
+        self.seed = seed
+        self._epoch: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __len__(self) -> int:
+        return self.volumes.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the volumes lie."""
+        return self.volumes.stored.device
+
+    def _rows(self, positions: Tensor) -> Tensor:
+        """Map positions to rows: a new permutation of the volumes every epoch."""
+        rows = torch.empty(len(positions), dtype=torch.int64)
+        epochs = positions // len(self)
+        for epoch in epochs.unique().tolist():
+            if self._epoch[0] != epoch:
+                order = numpy_rng(self.seed, "epoch", epoch).permutation(len(self))
+                self._epoch = (epoch, torch.from_numpy(order))
+            own = epochs == epoch
+            rows[own] = self._epoch[1][positions[own] % len(self)]
+        return rows
+
+    def batch(self, positions: Tensor) -> Batch:
+        """Return the items at `positions` (B,) int64 of the run's endless stream."""
+        rows = self._rows(positions).to(self.device)
+        view_rng = SampleRng(derive_seeds(positions, self.seed, "view"), self.device)
+        items = self.view.training_items(self.volumes, rows, view_rng)
+        return Batch(
+            x=items.x,
+            condition=self.condition[rows],
+            position=items.position,
+            subject=rows,
+            seed=derive_seeds(positions, self.seed, "loss"),
+        )
+
+    def everything(self) -> tuple[Tensor, Tensor]:
+        """Return all items (N * items_per_volume, C, *S) and their conditions."""
+        items = [self.view.encode(self.volumes[row : row + 1]).x for row in range(len(self))]
+        per_volume = self.view.items_per_volume
+        return torch.cat(items), self.condition.repeat_interleave(per_volume, 0)
+
+    def calibration_items(self, num: int = 512) -> Tensor:
+        """Return what `Method.calibrate` measures on: all items, or `num` drawn ones if several
+        items make a volume.
+        """
+        if self.view.items_per_volume == 1:
+            return self.everything()[0]
+        return self.batch(torch.arange(num)).x
+
+
+def load_split(
+    cohort: PreparedCohort, split: str, data: DataConfig, device: torch.device
+) -> ResidentVolumes:
+    """Read a split of a prepared cohort onto `device`.
+
+    Raises
+    ------
+    DataError
+        If the cohort lacks a channel of the recipe, has another spacing, or the split is empty.
+    """
+    names = [channel.name for channel in cohort.channels]
+    missing = [name for name in data.channels if name not in names]
+    if missing:
+        raise DataError(
+            f"{cohort.root} has the channels {', '.join(names)}; the recipe asks for "
+            f"{', '.join(missing)}. Prepare the cohort with them or change data.channels."
+        )
+    if data.spacing_mm is not None and not np.allclose(cohort.grid.spacing_mm, data.spacing_mm):
+        raise DataError(
+            f"{cohort.root} has a spacing of {cohort.grid.spacing_mm[0]:g} mm; the recipe is made "
+            f"for {data.spacing_mm:g} mm. Run `gyri prepare ... --spacing {data.spacing_mm:g}`, "
+            "or override data.spacing_mm."
+        )
+    rows = cohort.rows(split, data.sessions)
+    if len(rows) == 0:
+        raise DataError(f"{cohort.root} has no subject in {split}.")
+    stored, scale = cohort.load(rows)
+    chosen = [names.index(name) for name in data.channels]
+    return ResidentVolumes(
+        torch.from_numpy(np.ascontiguousarray(stored[:, chosen])).to(device),
+        scale,
+        cohort.intensity_range,
+    )
+
+
+def encode_conditions(
+    cohort: PreparedCohort, schema: ConditionSchema, split: str, data: DataConfig
+) -> Tensor:
+    """Return the condition vectors (N, D) of a split's scans."""
+    return schema.encode(schema.parse(cohort.rows(split, data.sessions)))

@@ -1,0 +1,383 @@
+"""A run: the folder that training makes and that sampling reads.
+
+::
+
+    RUN/recipe.yaml           the resolved recipe; `gyri train RUN/recipe.yaml` repeats the run
+    RUN/run.json              data and split hashes, grid, condition schema, versions, cost
+    RUN/log.jsonl             losses, gradient norms, times
+    RUN/previews/             pictures made while training
+    RUN/checkpoints/step-N/   weights, averages, optimiser, state
+    RUN/needs/NAME/           runs that this one stands on
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from gyri import __version__
+from gyri.cohort.prepared import PreparedCohort
+from gyri.conditions import ConditionSchema
+from gyri.errors import DataError, UsageError
+from gyri.recipe import Recipe, build_method, build_view, load_recipe
+from gyri.runtime import distributed
+from gyri.runtime.device import machine, peak_memory_gib, pick_device
+from gyri.runtime.progress import progress_bar
+from gyri.runtime.signals import stop_signals
+from gyri.training import checkpoint
+from gyri.training.data import Feed, encode_conditions, load_split
+from gyri.training.log import JsonLog
+from gyri.training.loop import Clock, Trainer, load_weights
+from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method
+from gyri.views.base import View
+
+Preview = Callable[["Model", Path], None]
+
+
+@dataclass
+class Model:
+    """A trained method with the view and the conditions it was trained on."""
+
+    method: Method
+    view: View
+    schema: ConditionSchema
+    device: torch.device
+
+
+@dataclass
+class Run:
+    """A run folder.
+
+    Parameters
+    ----------
+    root : the folder.
+    recipe : as resolved when the run was started.
+    info : content of ``run.json``.
+    """
+
+    root: Path
+    recipe: Recipe
+    info: dict[str, Any]
+
+    @classmethod
+    def read(cls, root: Path | str) -> Run:
+        """Read a run folder; raises `DataError` if it is none."""
+        root = Path(root)
+        path = root / "run.json"
+        if not path.is_file():
+            raise DataError(
+                f"{root} is no run: it has no run.json. Give a folder that `gyri train` made."
+            )
+        return cls(root, load_recipe(root / "recipe.yaml"), json.loads(path.read_text()))
+
+    @property
+    def grid(self) -> Grid:
+        """The voxel grid of the run's volumes."""
+        grid = self.info["grid"]
+        return Grid(tuple(grid["shape"]), tuple(tuple(row) for row in grid["affine"]))
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels of the run's volumes."""
+        return tuple(Channel(**channel) for channel in self.info["channels"])
+
+    @property
+    def schema(self) -> ConditionSchema:
+        """What the run is conditioned on."""
+        return ConditionSchema.from_json(self.info["schema"])
+
+    def checkpoint(self, step: int | None = None) -> Path:
+        """Return the newest checkpoint folder, or that of `step`.
+
+        Raises
+        ------
+        DataError
+            If there is none, or it is damaged.
+        """
+        root = self.root / "checkpoints"
+        folder = checkpoint.latest(root) if step is None else root / f"step-{step:08d}"
+        if folder is None or not checkpoint.is_whole(folder):
+            have = ", ".join(str(int(f.name[5:])) for f in checkpoint.numbered(root)) or "none"
+            raise DataError(f"{self.root} has no whole checkpoint {step or ''}; it has: {have}.")
+        return folder
+
+    def load(
+        self, device: torch.device, step: int | None = None, recipe: Recipe | None = None
+    ) -> Model:
+        """Build the method with a checkpoint's averaged weights.
+
+        Parameters
+        ----------
+        recipe : the run's recipe with other sampling settings; weights must still fit.
+        """
+        recipe = recipe or self.recipe
+        folder = self.checkpoint(step)
+        files, _ = checkpoint.load(folder)
+        view, method = _build(recipe, len(self.channels), self.grid, self.schema, self.num_train)
+        view.state = files.get("view", {})
+        view.to(device)
+        method.to(device)
+        load_weights(method, files, folder, average=True)
+        method.to(device)
+        for network in method.networks.values():
+            network.eval().requires_grad_(False)
+        _use_needs(method, self.root, recipe, device)
+        return Model(method, view, self.schema, device)
+
+    @property
+    def num_train(self) -> int:
+        """Number of TRAIN scans."""
+        return int(self.info["num_train"])
+
+
+def train(
+    recipe: Recipe | Path | str,
+    data: Path | str,
+    out: Path | str,
+    *,
+    overrides: tuple[str, ...] = (),
+    device: str = "auto",
+    preview: Preview | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a recipe on the TRAIN subjects of a prepared cohort, or go on where it stopped.
+
+    Parameters
+    ----------
+    recipe : recipe, YAML file, or run folder to repeat.
+    data : prepared cohort.
+    out : run folder; the same command continues an interrupted run.
+    overrides : ``"training.steps=100"``, applied to a recipe read from a file.
+    preview : draws a picture of a few samples into the given file.
+
+    Raises
+    ------
+    UsageError
+        If `out` holds a run of another recipe or other data, or is in use.
+    ResumableStop
+        After SIGTERM, SIGINT or SIGUSR1, or when the disk is full.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    where = pick_device(device)
+    distributed.init(where)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    if distributed.rank() == 0:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"{out} is in use by another run. Wait for it, or train into another folder."
+            ) from None
+    try:
+        return _train(recipe, PreparedCohort.read(Path(data)), out, where, preview, quiet)
+    finally:
+        lock.release()
+
+
+def _train(
+    recipe: Recipe,
+    cohort: PreparedCohort,
+    out: Path,
+    device: torch.device,
+    preview: Preview | None,
+    quiet: bool,
+) -> Run:
+    train_rows = cohort.rows("TRAIN", recipe.data.sessions)
+    kinds = {name: column.kind for name, column in cohort.columns.items()}
+    schema = ConditionSchema.fit(train_rows, recipe.conditions, kinds)
+    run = _start(recipe, cohort, schema, len(train_rows), out)
+    _train_needs(run, cohort, device, preview, quiet)
+
+    volumes = load_split(cohort, "TRAIN", recipe.data, device)
+    view, method = _build(recipe, volumes.shape[1], cohort.grid, schema, len(volumes.stored))
+    if not checkpoint.numbered(out / "checkpoints"):
+        view.fit(volumes)
+    view.to(device)
+    method.to(device)
+    _use_needs(method, out, recipe, device)
+    condition = encode_conditions(cohort, schema, "TRAIN", recipe.data).to(device)
+    feed = Feed(volumes, condition, view, recipe.seed)
+    began = time.monotonic()
+    if isinstance(method, FitOnce):
+        clock = _fit_once(method, feed, out)
+    else:
+        clock = _train_by_gradients(run, method, feed, schema, preview, quiet)
+    elapsed_s = clock.elapsed_s or time.monotonic() - began
+    run.info["cost"] = {
+        "training_s": elapsed_s,
+        "steps": clock.step,
+        "images_seen": clock.images_seen,
+        "data_wait_share": clock.data_wait_s / max(elapsed_s, 1e-9),
+        "peak_memory_gib": peak_memory_gib(),
+        "processes": distributed.world_size(),
+        "parameters": {
+            name: sum(p.numel() for p in network.parameters())
+            for name, network in method.networks.items()
+        },
+    }
+    _write_info(run)
+    return run
+
+
+def _start(
+    recipe: Recipe, cohort: PreparedCohort, schema: ConditionSchema, num_train: int, out: Path
+) -> Run:
+    """Write the run's recipe and facts, or check that they are the ones of the run in `out`."""
+    channels = {channel.name: channel for channel in cohort.channels}
+    info = {
+        "gyri": __version__,
+        "recipe_sha256": recipe.sha256,
+        "data": str(cohort.root),
+        "data_hash": cohort.data_hash,
+        "split_hash": cohort.split_hash,
+        "grid": {"shape": cohort.grid.shape, "affine": cohort.grid.affine},
+        "channels": [vars(channels[name]) for name in recipe.data.channels if name in channels],
+        "intensity_range": cohort.intensity_range,
+        "skull_stripped": cohort.skull_stripped,
+        "num_train": num_train,
+        "schema": schema.to_json(),
+        "machine": machine(),
+    }
+    run = Run(out, recipe, json.loads(json.dumps(info)))
+    if (out / "run.json").is_file():
+        old = Run.read(out)
+        if old.recipe.sha256 != recipe.sha256:
+            raise UsageError(
+                f"{out} holds a run of another recipe; it differs in "
+                f"{'; '.join(_differences(old.recipe.to_mapping(), recipe.to_mapping()))}. "
+                "Train into another folder."
+            )
+        for key in ("data_hash", "split_hash"):
+            if old.info[key] != info[key]:
+                raise UsageError(
+                    f"{out} was trained on other data ({key} {old.info[key][:12]}, now "
+                    f"{str(info[key])[:12]}). Train into another folder."
+                )
+        return old
+    if distributed.rank() == 0:
+        (out / "recipe.yaml").write_text(recipe.to_yaml())
+        _write_info(run)
+    distributed.barrier()
+    return run
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [f"{where} ({old!r} there, {new!r} here)"]
+
+
+def _write_info(run: Run) -> None:
+    if distributed.rank() == 0:
+        temporary = run.root / ".run.json"
+        temporary.write_text(json.dumps(run.info, indent=2))
+        temporary.replace(run.root / "run.json")
+
+
+def _build(
+    recipe: Recipe, channels: int, grid: Grid, schema: ConditionSchema, num_train: int
+) -> tuple[View, Method]:
+    """Build view and method with weights that follow from the recipe's seed alone."""
+    view = build_view(recipe, channels, grid)
+    spec: ItemSpec = view.item_spec(schema.layout, num_train)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        method = build_method(recipe, spec)
+    return view, method
+
+
+def _fit_once(method: Any, feed: Feed, out: Path) -> Clock:
+    """Fit a method that is not trained by gradients and write its one checkpoint."""
+    if (folder := checkpoint.latest(out / "checkpoints")) is not None:
+        files, clock = checkpoint.load(folder)
+        method.state = files["state"]
+        return Clock(**clock)
+    began = time.monotonic()
+    logs = method.fit(*feed.everything())
+    clock = Clock(step=1, horizon=1, images_seen=len(feed), elapsed_s=time.monotonic() - began)
+    JsonLog(out / "log.jsonl").write({"step": 1, "elapsed_s": clock.elapsed_s, **logs})
+    files = {"state": method.state, "view": feed.view.state}
+    checkpoint.save(out / "checkpoints", 1, files, vars(clock))
+    return clock
+
+
+def _train_by_gradients(
+    run: Run,
+    method: Method,
+    feed: Feed,
+    schema: ConditionSchema,
+    preview: Preview | None,
+    quiet: bool,
+) -> Clock:
+    model = Model(method, feed.view, schema, feed.device)
+
+    def show(step: int) -> None:
+        if preview is not None and distributed.rank() == 0:
+            folder = run.root / "previews"
+            folder.mkdir(exist_ok=True)
+            preview(model, folder / f"step-{step:08d}.png")
+
+    trainer = Trainer(method, feed, run.recipe.training, run.recipe.seed, run.root, show)
+    if quiet or distributed.rank() != 0:
+        with stop_signals() as asked:
+            return trainer.run(stop_asked=asked)
+    with progress_bar(f"train {run.recipe.name}", trainer.clock.horizon or None) as advance:
+
+        def on_step(clock: Clock, logs: dict[str, float]) -> None:
+            loss = next((f"{k} {v:.4g}" for k, v in logs.items() if k.endswith("loss")), "")
+            advance(completed=clock.step, total=clock.horizon or None, note=loss)
+
+        with stop_signals() as asked:
+            return trainer.run(on_step, asked)
+
+
+def _train_needs(
+    run: Run, cohort: PreparedCohort, device: torch.device, preview: Preview | None, quiet: bool
+) -> None:
+    """Train what the recipe needs and does not have yet, on the same subjects."""
+    record = {}
+    for name, path in run.recipe.needs.items():
+        if (Path(path) / "run.json").is_file():
+            needed = Run.read(path)
+            if needed.info["split_hash"] != cohort.split_hash:
+                raise UsageError(
+                    f"needs.{name}: {path} was trained on another split (split hash "
+                    f"{needed.info['split_hash'][:12]}, here {cohort.split_hash[:12]}); its TRAIN "
+                    "subjects may be among the ones held out here. Train it on this cohort."
+                )
+        else:
+            folder = run.root / "needs" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            needed = _train(load_recipe(path), cohort, folder, device, preview, quiet)
+        record[name] = {
+            "run": str(needed.root),
+            "checkpoint_sha256": checkpoint.digest(needed.checkpoint()),
+            "training_s": needed.info.get("cost", {}).get("training_s"),
+        }
+    if record:
+        run.info["needs"] = record
+        _write_info(run)
+
+
+def _use_needs(method: Method, root: Path, recipe: Recipe, device: torch.device) -> None:
+    """Hand the method the trained methods that its recipe needs."""
+    if recipe.needs:
+        runs = {
+            name: Run.read(path if (Path(path) / "run.json").is_file() else root / "needs" / name)
+            for name, path in recipe.needs.items()
+        }
+        method.use({name: needed.load(device).method for name, needed in runs.items()})

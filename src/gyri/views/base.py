@@ -1,0 +1,90 @@
+"""What every view offers: volumes to items and back."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
+
+Plane = Literal["sagittal", "coronal", "axial"]
+PLANE_AXIS: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""Axis of (I, J, K) that runs through the plane's slices."""
+
+
+class Volumes(Protocol):
+    """The resident TRAIN volumes: indexing (N, C, I, J, K) gives float32 in [-1, 1]."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, C, I, J, K)."""
+        ...
+
+    def __getitem__(self, index: Any) -> Tensor: ...
+
+
+class View:
+    """How a model sees a volume, and how what it makes becomes a volume again.
+
+    Subclasses set `item_channels`, `item_shape`, `items_per_volume` and `position_size` and write
+    `encode` and `decode`; they keep the law they declare in `kind`.
+
+    Parameters
+    ----------
+    config : the view's settings.
+    channels : C of a volume.
+    grid : the voxel grid.
+
+    Attributes
+    ----------
+    kind : ``exact`` (decode(encode(v)) == v), ``lossy`` (to a stored tolerance) or
+        ``generative_only``.
+    state : tensors fitted on TRAIN; part of the checkpoint.
+    """
+
+    kind: ClassVar[Literal["exact", "lossy", "generative_only"]] = "exact"
+    item_channels: int
+    item_shape: tuple[int, ...]
+    items_per_volume: int = 1
+    position_size: int = 0
+
+    def __init__(self, config: Any, channels: int, grid: Grid) -> None:
+        self.config = config
+        self.grid = grid
+        self.volume_shape = (channels, *grid.shape)
+        self.state: dict[str, Tensor] = {}
+
+    def item_spec(self, condition: ConditionLayout, num_train: int) -> ItemSpec:
+        """Describe the items to a method."""
+        return ItemSpec(
+            channels=self.item_channels,
+            shape=self.item_shape,
+            position_size=self.position_size,
+            condition=condition,
+            items_per_volume=self.items_per_volume,
+            num_train=num_train,
+        )
+
+    def fit(self, volumes: Volumes) -> None:
+        """Measure on TRAIN what `state` must hold; most views need nothing."""
+
+    def encode(self, volumes: Tensor) -> Items:
+        """(V, C, I, J, K) -> items, those of a volume together and in order."""
+        raise NotImplementedError
+
+    def decode(self, items: Tensor) -> Tensor:
+        """Inverse of `encode`; overlapping items are averaged."""
+        raise NotImplementedError
+
+    def training_items(self, volumes: Volumes, rows: Tensor, rng: SampleRng) -> Items:
+        """One item of each of the volumes `rows` (B,); by default all there is of it.
+
+        A view with several items a volume draws one of them with `rng`.
+        """
+        return self.encode(volumes[rows])
+
+    def to(self, device: torch.device) -> None:
+        """Move `state` to `device`."""
+        self.state = {name: tensor.to(device) for name, tensor in self.state.items()}

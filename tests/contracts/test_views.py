@@ -1,0 +1,57 @@
+"""Laws of every registered view."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gyri.registry import VIEWS
+from gyri.runtime.seeding import SampleRng
+from gyri.types import ConditionLayout, Grid
+
+GRID = Grid((6, 8, 10), ((4.0, 0, 0, 0), (0, 4.0, 0, 0), (0, 0, 4.0, 0), (0, 0, 0, 1.0)))
+
+
+@pytest.fixture(params=list(VIEWS))
+def view(request):
+    entry = VIEWS[request.param]
+    return entry.component(entry.config(), 2, GRID)
+
+
+@pytest.fixture
+def volumes():
+    return torch.randn(3, 2, *GRID.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_view_keeps_what_it_declares(view, volumes):
+    again = view.decode(view.encode(volumes).x)
+    assert again.shape == volumes.shape
+    if view.kind == "exact":
+        assert torch.equal(again, volumes)
+
+
+def test_encode_is_deterministic_and_fits_the_spec(view, volumes):
+    items, again = view.encode(volumes), view.encode(volumes)
+    spec = view.item_spec(ConditionLayout(), num_train=3)
+    assert torch.equal(items.x, again.x)
+    assert items.x.shape == (3 * spec.items_per_volume, spec.channels, *spec.shape)
+    if spec.position_size:
+        assert items.position.shape == (len(items.x), spec.position_size)
+        assert float(items.position.abs().max()) <= 1.5
+    else:
+        assert items.position is None
+
+
+def test_the_items_of_a_volume_do_not_depend_on_its_neighbours(view, volumes):
+    count = view.items_per_volume
+    alone = view.encode(volumes[1:2]).x
+    assert torch.equal(view.encode(volumes).x[count : 2 * count], alone)
+
+
+def test_training_items_have_the_spec_and_follow_their_seed(view, volumes):
+    view.fit(volumes)
+    rows = torch.tensor([2, 0])
+    items = view.training_items(volumes, rows, SampleRng(torch.tensor([4, 5])))
+    again = view.training_items(volumes, rows[1:], SampleRng(torch.tensor([5])))
+    assert items.x.shape == (2, view.item_channels, *view.item_shape)
+    assert torch.equal(items.x[1:], again.x)

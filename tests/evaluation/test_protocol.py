@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gyri.errors import DataError
+from gyri.evaluation.anchors import ANCHORS
+from gyri.evaluation.faults import find_faults
+from gyri.evaluation.features.extraction import volume_hashes
+from gyri.evaluation.protocol import evaluate, without_nan
+from gyri.evaluation.scores import Scores
+from gyri.registry import METRICS
+
+
+@pytest.fixture(scope="module")
+def sheet(cohort, tmp_path_factory) -> Scores:
+    steps: list[tuple[str, int, int]] = []
+    cache = tmp_path_factory.mktemp("features")
+    scores = evaluate(
+        cohort["generated"],
+        cohort["TRAIN"],
+        cohort["HOLD"],
+        bootstrap=100,
+        cache=cache,
+        progress=lambda *step: steps.append(step),
+        provenance={"split_hash": "abc"},
+    )
+    assert steps[-1][1] == steps[-1][2]
+    assert len(list(cache.iterdir())) == 3 + len(ANCHORS)
+    return scores
+
+
+def judged(judge, cohort, volumes):
+    """Scores and refusals of a changed set, without anchors."""
+    made = replace(cohort["generated"], volumes=volumes.astype(np.float32))
+    hashes = {name: volume_hashes(cohort[name]) for name in ("TRAIN", "HOLD")}
+    clean, failed = without_nan(made)
+    scores, refused = judge.scores(
+        judge.evidence(clean, failed), find_faults(made, cohort["TRAIN"], hashes)
+    )
+    return {s.metric for s in scores}, {r.metric: r.reason for r in refused}
+
+
+def test_every_metric_speaks_and_every_score_has_its_anchors(sheet):
+    assert {s.metric for s in sheet.scores} == set(METRICS)
+    for score in sheet.scores:
+        if score.key != "volumes/brain_ml/d" and not score.key.endswith("/d"):
+            assert {"ceiling", *ANCHORS} <= set(score.anchors), score.name
+    assert all(s.n_generated == 16 for s in sheet.scores)
+    assert len({s.name for s in sheet.scores}) == len(sheet.scores)
+
+
+def test_a_perfect_generator_passes_and_beats_the_anchors(sheet):
+    assert sheet.gates["orientation"]["passed"]
+    assert sheet.gates["components"]["passed"]
+    assert sheet.gates["beats_anchors"]["passed"]
+    assert sheet.gates["coverage_half_of_real"]["passed"]
+    for name in ("morph-v1", "radiomics-v1", "spectrum-v1"):
+        assert sheet[f"kid/{name}"].p_value > 0.01
+
+
+def test_samples_have_the_agreed_columns(sheet):
+    expected = "id components one_component orientation_ok brain_ml gm_ml wm_ml csf_ml"
+    expected += " brain_in_range nearest_id nearest_correlation coherent"
+    assert len(sheet.samples) == 16
+    assert all(set(expected.split()) <= set(row) for row in sheet.samples)
+
+
+def test_provenance_names_definitions_and_what_was_given(sheet):
+    assert sheet.provenance["split_hash"] == "abc"
+    assert sheet.provenance["bootstrap"] == 100
+    assert len(sheet.provenance["features"]["radiomics-v1"]["sha256"]) == 64
+
+
+def test_constant_features_are_listed(sheet):
+    dropped = [r for r in sheet.refused if r.metric == "feature"]
+    assert any("components" in r.reason for r in dropped)
+
+
+def test_copies_of_train_fail_only_where_copying_is_seen(sheet):
+    """A distance cannot tell copies from new subjects; the copy rate must."""
+    fd = sheet["fd/morph-v1"]
+    assert fd.anchors["train_copies"] < fd.anchors["mean_image"]
+    assert sheet["nearest/copy_rate"].anchors["train_copies"] == 1.0
+
+
+def test_a_set_of_another_range_is_refused_by_all_that_read_intensities(judge, cohort):
+    spoken, refused = judged(judge, cohort, 2 * cohort["generated"].volumes - 1)
+    assert spoken == {"components"}
+    assert "[-1, 1]" in refused["fd"]
+
+
+def test_nan_counts_as_a_failure_and_stops_the_distances(judge, cohort):
+    volumes = cohort["generated"].volumes.copy()
+    volumes[4, 0, 0, 0, 0] = np.inf
+    spoken, refused = judged(judge, cohort, volumes)
+    assert spoken == {"components", "coherence", "orientation"}
+    assert cohort["generated"].ids[4] in refused["kid"]
+
+
+def test_hold_as_the_generated_set_is_refused(judge, cohort):
+    spoken, refused = judged(judge, cohort, cohort["HOLD"].volumes[:16])
+    assert not spoken & {"fd", "kid", "prdc", "volumes"}
+    assert "against itself" in refused["prdc"]
+
+
+def test_too_few_volumes_stop_only_what_needs_more(judge, cohort):
+    few = cohort["generated"].take(np.arange(3))
+    scores, refused = judge.scores(judge.evidence(few), [])
+    assert {"kid", "volumes", "components"} <= {s.metric for s in scores}
+    assert {"fd", "prdc"} <= {r.metric for r in refused}
+
+
+def test_another_grid_leaves_millilitres(cohort):
+    made = cohort["generated"]
+    cut = replace(
+        made,
+        volumes=made.volumes[..., 1:-1],
+        grid=replace(made.grid, shape=(20, 24, 18)),
+    )
+    sheet = evaluate(cut, cohort["TRAIN"], cohort["HOLD"], bootstrap=20)
+    assert {s.metric for s in sheet.scores} == {"components", "volumes"}
+    assert sheet["volumes/brain_ml/mean"].value > 500
+    assert not sheet.gates["orientation"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c | {"HOLD": c["TRAIN"]}, "both TRAIN and TRAIN"),
+        (lambda c: c | {"HOLD": c["HOLD"].take(np.arange(3))}, "at least 4"),
+        (
+            lambda c: (
+                c | {"TRAIN": replace(c["TRAIN"], volumes=c["TRAIN"].volumes * np.float32(np.nan))}
+            ),
+            "hold NaN or Inf",
+        ),
+        (
+            lambda c: (
+                c | {"HOLD": replace(c["HOLD"], grid=replace(c["HOLD"].grid, shape=(20, 24, 18)))}
+            ),
+            "share a grid",
+        ),
+    ],
+)
+def test_references_that_cannot_serve(change, words, cohort):
+    sets = change(dict(cohort))
+    with pytest.raises(DataError, match=words):
+        evaluate(sets["generated"], sets["TRAIN"], sets["HOLD"])

@@ -1,0 +1,75 @@
+"""Blocks are the same for slices and volumes, and grids of any size survive them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gyri.nn.layers import (
+    average_pool,
+    conv,
+    group_norm,
+    largest_divisor,
+    nearest_upsample,
+    over_space,
+    runner,
+    zero_init,
+)
+
+
+@pytest.mark.parametrize(("dims", "taps"), [(2, 9), (3, 27)])
+def test_convolution_keeps_the_grid_and_counts_its_taps(dims: int, taps: int) -> None:
+    layer = conv(dims, 4, 6)
+    x = torch.randn(2, 4, *[5, 6, 7][:dims])
+    assert layer(x).shape == (2, 6, *x.shape[2:])
+    assert sum(p.numel() for p in layer.parameters()) == 4 * 6 * taps + 6
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_stride_and_pool_round_up_alike(dims: int) -> None:
+    x = torch.randn(1, 2, *[5, 6, 7][:dims])
+    expected = tuple(-(-size // 2) for size in x.shape[2:])
+    assert conv(dims, 2, 2, stride=2)(x).shape[2:] == expected
+    assert average_pool(dims)(x).shape[2:] == expected
+
+
+def test_pool_averages_what_there_is() -> None:
+    x = torch.arange(5.0).reshape(1, 1, 5, 1).expand(1, 1, 5, 2)
+    assert average_pool(2)(x).flatten().tolist() == [0.5, 2.5, 4.0]
+
+
+def test_upsampling_repeats_the_voxels_that_pooling_joined() -> None:
+    x = torch.arange(3.0).reshape(1, 1, 3, 1)
+    assert nearest_upsample(x, torch.Size([5, 1])).flatten().tolist() == [0, 0, 1, 1, 2]
+    pool = average_pool(3)
+    pooled = pool(torch.randn(1, 2, 5, 6, 7))
+    again = pool(nearest_upsample(pooled, torch.Size([5, 6, 7])))
+    torch.testing.assert_close(again, pooled)
+
+
+@pytest.mark.parametrize(
+    ("of", "at_most", "expected"), [(96, 32, 32), (48, 32, 24), (7, 4, 1), (6, 6, 6)]
+)
+def test_groups_fall_back_to_the_largest_divisor(of: int, at_most: int, expected: int) -> None:
+    assert largest_divisor(of, at_most) == expected
+    assert group_norm(of, at_most).num_groups == expected
+
+
+def test_zero_init_and_broadcast() -> None:
+    layer = zero_init(nn.Linear(3, 3))
+    assert not any(p.any() for p in layer.parameters())
+    assert over_space(torch.zeros(2, 3), torch.zeros(2, 3, 4, 5, 6)).shape == (2, 3, 1, 1, 1)
+
+
+def test_recomputing_gives_the_same_second_derivative() -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(3, 3), nn.Softplus()).double()
+    x = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+
+    def penalty_gradient(checkpointing: bool) -> torch.Tensor:
+        y = runner(checkpointing)(layer, x)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), layer[0].weight)[0]
+
+    assert torch.equal(penalty_gradient(True), penalty_gradient(False))
