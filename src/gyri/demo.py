@@ -26,7 +26,15 @@ RECIPE: dict[str, Any] = {
         "ema_half_life_images": 500,
         "sampling": {"sampler": "heun", "num_steps": 10},
     },
-    "networks": {"denoiser": {"name": "unet", "widths": [16, 32, 48], "num_res_blocks": 1}},
+    "networks": {
+        "denoiser": {
+            "name": "unet",
+            "patch": 2,
+            "widths": [24, 48, 48],
+            "num_res_blocks": 1,
+            "attention": [False, False, False],
+        }
+    },
     "conditions": ["age", "sex", "scanner"],
     "training": {"budget_s": 120, "batch_size": 4, "save_every_s": 30, "preview_every": 0},
 }

@@ -35,10 +35,10 @@ def sheet(cohort, tmp_path_factory) -> Scores:
 def judged(judge, cohort, volumes):
     """Scores and refusals of a changed set, without anchors."""
     made = replace(cohort["generated"], volumes=volumes.astype(np.float32))
-    hashes = {name: volume_hashes(cohort[name]) for name in ("TRAIN", "HOLD")}
     clean, failed = without_nan(made)
     scores, refused = judge.scores(
-        judge.evidence(clean, failed), find_faults(made, cohort["TRAIN"], hashes)
+        judge.evidence(clean, failed),
+        find_faults(made, cohort["TRAIN"], volume_hashes(cohort["HOLD"])),
     )
     return {s.metric for s in scores}, {r.metric: r.reason for r in refused}
 
@@ -98,6 +98,17 @@ def test_nan_counts_as_a_failure_and_stops_the_distances(judge, cohort):
     spoken, refused = judged(judge, cohort, volumes)
     assert spoken == {"components", "coherence", "orientation"}
     assert cohort["generated"].ids[4] in refused["kid"]
+
+
+def test_a_failed_volume_keeps_its_row(judge, cohort):
+    volumes = cohort["generated"].volumes.copy()
+    volumes[4] = np.nan
+    made = replace(cohort["generated"], volumes=volumes)
+    faults = find_faults(made, cohort["TRAIN"], [])
+    row = judge.samples(judge.evidence(*without_nan(made)), faults)[4]
+    failures = ("one_component", "orientation_ok", "brain_in_range", "coherent")
+    assert not any(row[name] for name in failures)
+    assert row["brain_ml"] == 0.0
 
 
 def test_hold_as_the_generated_set_is_refused(judge, cohort):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gyri.errors import UsageError
-from gyri.networks.unet import UNet, UNetConfig, UNetEncoder, UNetEncoderConfig
+from gyri.networks.unet import ResBlock, UNet, UNetConfig, UNetEncoder, UNetEncoderConfig
 from gyri.registry import NETWORKS
 from gyri.types import NetworkSpec
 
@@ -157,17 +157,28 @@ def test_checkpointing_and_memory_format_change_no_gradient(shape: tuple[int, ..
         torch.testing.assert_close(other, gradients[0], atol=1e-6, rtol=1e-5)
 
 
-def test_modulation_at_unit_scale_is_plain_normalisation() -> None:
-    network = unet(SMALL)
-    block = network.encoder.steps[0].residual
-    for parameter in block.modulation.parameters():
-        nn.init.zeros_(parameter)
-    nn.init.normal_(block.conv_out.weight)
-    x, embedding = torch.randn(2, 8, 6, 6), torch.randn(2, 32)
-    silu = nn.functional.silu
-    inner = block.conv_in(silu(block.norm_in(x)))
-    expected = x + block.conv_out(silu(block.norm_out(inner)))
-    torch.testing.assert_close(block(x, embedding), expected, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("scale_shift", [True, False])
+def test_block_is_its_equation(scale_shift: bool) -> None:
+    """Split inputs, recomputation and in-place work change nothing."""
+    functional = nn.functional
+    config = replace(SMALL, scale_shift=scale_shift)
+    block = perturbed(ResBlock(2, 12, 8, 5, config)).double()
+    h, skip = (torch.randn(2, width, 6, 4, dtype=torch.double) for width in (8, 4))
+    embedding = torch.randn(2, 5, dtype=torch.double)
+
+    def norm(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return functional.group_norm(x, layer.groups, layer.weight, layer.bias)
+
+    x = torch.cat([h, skip], 1)
+    inner = block.conv_in(functional.silu(norm(block.norm_in, x)))
+    modulation = block.modulation(embedding)[:, :, None, None]
+    if scale_shift:
+        scale, shift = modulation.chunk(2, 1)
+        inner = (1 + scale) * norm(block.norm_out, inner) + shift
+    else:
+        inner = norm(block.norm_out, inner + modulation)
+    expected = block.skip(x) + block.conv_out(functional.silu(inner))
+    torch.testing.assert_close(block(embedding, h, skip), expected)
 
 
 def test_dropout_is_off_in_eval() -> None:
@@ -202,3 +213,22 @@ def test_encoder_gives_a_vector(shape: tuple[int, ...], pool: str) -> None:
 def test_registered_with_their_configs() -> None:
     assert NETWORKS["unet"].component is UNet
     assert NETWORKS["unet_encoder"].config is UNetEncoderConfig
+
+
+def test_patches_that_do_not_tile_the_grid_are_refused():
+    config = UNetConfig(widths=(8,), attention=(False,), patch=4)
+    with pytest.raises(UsageError, match="patch=4 does not divide the grid 6x8"):
+        UNet(config, NetworkSpec(1, 1, (6, 8)))
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (4, 8, 4)])
+def test_every_voxel_of_a_patch_is_read_and_written(shape):
+    config = UNetConfig(widths=(8, 8), attention=(False, False), patch=2)
+    net = UNet(config, NetworkSpec(1, 2, shape))
+    torch.nn.init.normal_(net.out.weight)
+    x = torch.randn(2, 1, *shape, requires_grad=True)
+    y = net(x, torch.rand(2), torch.zeros(2, 0))
+    assert y.shape == (2, 2, *shape)
+    y[0].square().sum().backward()
+    assert bool((x.grad[0] != 0).all())
+    assert bool((y != 0).all())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -9,11 +11,15 @@ from torch import nn
 from gyri.nn.layers import (
     average_pool,
     conv,
+    convolve_parts,
+    depth_to_space,
     group_norm,
     largest_divisor,
     nearest_upsample,
     over_space,
     runner,
+    space_to_depth,
+    upsample_convolve,
     zero_init,
 )
 
@@ -73,3 +79,38 @@ def test_recomputing_gives_the_same_second_derivative() -> None:
         return torch.autograd.grad(slope.square().sum(), layer[0].weight)[0]
 
     assert torch.equal(penalty_gradient(True), penalty_gradient(False))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 8)])
+def test_patches_hold_their_voxels_and_come_back(shape):
+    x = torch.arange(2 * 3 * math.prod(shape)).reshape(2, 3, *shape)
+    patches = space_to_depth(x, 2)
+    corner = (slice(2, 4), slice(4, 6), slice(6, 8))[: len(shape)]
+    where = (1, 2, 3)[: len(shape)]
+    assert torch.equal(patches[(0, slice(None), *where)], x[(0, slice(None), *corner)].flatten())
+    assert torch.equal(depth_to_space(patches, 2), x)
+    assert space_to_depth(x, 1) is x
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolving_parts_is_convolving_the_whole(dims: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    layer = conv(dims, 7, 5, kernel).double()
+    parts = tuple(torch.randn(2, c, *[4] * dims, dtype=torch.double) for c in (4, 1, 2))
+    torch.testing.assert_close(convolve_parts(layer, parts), layer(torch.cat(parts, 1)))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (5, 7), (4, 6, 2), (3, 4, 4)])
+def test_merged_taps_equal_convolving_the_upsampled(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = conv(len(shape), 3, 2).double()
+    x = torch.randn(2, 3, *[-(-size // 2) for size in shape], dtype=torch.double)
+    size = torch.Size(shape)
+    merged, plain = upsample_convolve(layer, x, size), layer(nearest_upsample(x, size))
+    torch.testing.assert_close(merged, plain)
+    weight = torch.randn_like(plain)
+    torch.testing.assert_close(
+        torch.autograd.grad((merged * weight).sum(), layer.weight),
+        torch.autograd.grad((plain * weight).sum(), layer.weight),
+    )

@@ -19,7 +19,7 @@ def test_leading_scores_and_gates_are_shown(scores):
     assert "Coverage, spectrum-v1 ↑" in text
     assert "0.700 to 0.900" in text
     assert "Kernel distance" not in text  # does not lead
-    assert "Gate: Slice coherence" in text
+    assert "Slice coherence" in text
     assert "FAIL" in text
     assert "2 of 4" in text  # why
     assert "4 of 4" not in text

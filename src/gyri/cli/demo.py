@@ -34,7 +34,7 @@ class Command:
 
         demo(self.out, seed=self.seed, budget_s=self.budget_s)
         scores = Scores.read(self.out / "samples" / "evaluation" / "scores.json")
-        Console().print(terminal_summary(scores.to_dict()))
+        Console(width=max(Console().width, 100)).print(terminal_summary(scores.to_dict()))
         print(summary(self.out, time.monotonic() - began))
 
 

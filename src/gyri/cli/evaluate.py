@@ -38,7 +38,7 @@ class Command:
             seed=self.seed,
             bootstrap=self.bootstrap,
         )
-        Console().print(terminal_summary(scores.to_dict()))
+        Console(width=max(Console().width, 100)).print(terminal_summary(scores.to_dict()))
         print(f"{self.synthetic / 'evaluation' / 'scores.json'}")
         print(f"Next: gyri report {self.synthetic} --against {self.against}")
 

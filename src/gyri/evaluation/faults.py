@@ -35,20 +35,18 @@ class Fault:
         }[self.kind]
 
 
-def find_faults(
-    generated: VolumeSet, train: VolumeSet, real_hashes: dict[str, list[str]]
-) -> list[Fault]:
+def find_faults(generated: VolumeSet, train: VolumeSet, hold_hashes: list[str]) -> list[Fault]:
     """Return the faults of `generated`.
 
     Parameters
     ----------
-    real_hashes : hashes of the voxels of ``TRAIN`` and ``HOLD``.
+    hold_hashes : hashes of HOLD's voxels.
     """
     checks = (
         grid_fault(generated, train),
         range_fault(generated, train),
         finite_fault(generated),
-        reference_fault(generated, real_hashes["HOLD"]),
+        reference_fault(generated, hold_hashes),
     )
     return [fault for fault in checks if fault]
 

@@ -63,15 +63,13 @@ def evaluate(
     DataError
         If TRAIN or HOLD cannot serve as references.
     """
+    from threadpoolctl import threadpool_limits
+
     _check_references(train, hold)
-    real_hashes = {"TRAIN": volume_hashes(train), "HOLD": volume_hashes(hold)}
-    faults = find_faults(generated, train, real_hashes)
-    judged, failed = without_nan(generated)
-    judge = Judge(train, hold, len(generated), seed, cache, bootstrap, progress)
-    evidence = judge.evidence(judged, failed)
-    scores, refused = judge.scores(evidence, faults)
-    judge.add_anchors(scores, {score.metric for score in scores})
-    samples = judge.samples(evidence, {refusal.metric for refusal in refused})
+    # Volumes are spread over threads; threads inside each small matrix product would fight them.
+    with threadpool_limits(1):
+        judge = Judge(train, hold, len(generated), seed, cache, bootstrap, progress)
+        scores, refused, samples = judge.judge(generated)
     return Scores(
         generated=generated.name,
         channel=generated.channels[0],
@@ -189,6 +187,19 @@ class Judge:
         morph = {name: raw["morph-v1"][:, column] for column, name in enumerate(names)}
         return Evidence(volumes, failed, features, morph, raw[QUALITY])
 
+    def judge(
+        self, generated: VolumeSet
+    ) -> tuple[list[Score], list[Refused], list[dict[str, Any]]]:
+        """Return the scores with their anchors, what was refused, and the table of samples."""
+        train, hold = self.study.train.volumes, self.study.hold.volumes
+        faults = find_faults(generated, train, volume_hashes(hold))
+        evidence = self.evidence(*without_nan(generated))
+        scores, refused = self.scores(evidence, faults)
+        self.add_anchors(scores, {score.metric for score in scores})
+        samples = self.samples(evidence, faults)
+        self._report("done", self.total - self.done)
+        return scores, refused, samples
+
     def scores(self, generated: Evidence, faults: list[Fault]) -> tuple[list[Score], list[Refused]]:
         """Return the scores of every metric that can be computed, and why the others cannot."""
         scores: list[Score] = []
@@ -224,7 +235,7 @@ class Judge:
                 if score.key in by_key and np.isfinite(score.value):
                     by_key[score.key].anchors[anchor] = score.value
 
-        for name in metrics:
+        for name in sorted(metrics):
             note("ceiling", name, self._ceiling(METRICS[name].component.ceiling))
         for anchor in ANCHORS:
             volumes = build_anchor(
@@ -235,7 +246,7 @@ class Judge:
                 self.study.seed,
             )
             evidence = self.evidence(volumes)
-            for name in metrics:
+            for name in sorted(metrics):
                 note(anchor, name, evidence)
 
     def _ceiling(self, side: str) -> Evidence:
@@ -244,13 +255,14 @@ class Judge:
         rng = numpy_rng("evaluation", self.study.seed, "ceiling", side)
         return real.take(np.sort(rng.permutation(len(real))[:size]))
 
-    def samples(self, generated: Evidence, refused: set[str]) -> list[dict[str, Any]]:
-        """Return the table of samples."""
+    def samples(self, generated: Evidence, faults: list[Fault]) -> list[dict[str, Any]]:
+        """Return the table of samples; a column stays out where its numbers would mean nothing."""
         rows: list[dict[str, Any]] = [{"id": name} for name in generated.volumes.ids]
         for name in METRICS:
-            if name in refused:
+            metric: Metric = METRICS[name].component()
+            if any(f.stops(metric) for f in faults if f.kind in ("grid", "range")):
                 continue
-            for column, values in METRICS[name].component().samples(generated, self.study).items():
+            for column, values in metric.samples(generated, self.study).items():
                 for row, value in zip(rows, values):
                     row[column] = value
         return rows

@@ -47,6 +47,8 @@ from gyri.types import (
 
 logger = logging.getLogger(__name__)
 
+CONSTANT = 1e-3
+"""Range over TRAIN, of [-1, 1], below which a voxel counts as the same in everybody."""
 SCORE_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where in the distribution of training levels `DDPM.score` asks the network."""
 
@@ -189,8 +191,11 @@ class DDPM(Method):
                     f"prior gaussian is fitted to one item of each of the {self.spec.num_train} "
                     f"TRAIN subjects in their order; calibrate was given {len(items)} items."
                 )
-            prior = GaussianPrior.fit(items.flatten(1), self.config.prior_components)
+            flat = items.flatten(1)
+            varies = flat.amax(0) - flat.amin(0) > CONSTANT
+            prior = GaussianPrior.fit(flat[:, varies], self.config.prior_components)
             self.state |= prior.tensors("prior")
+            self.state |= {"varies": varies, "constant": flat.mean(0)}
             self._prior = None
 
     @property
@@ -243,9 +248,14 @@ class DDPM(Method):
         else:
             base, network_input = c_skip * x_noised, c_in * x_noised
         if prior is not None:
-            known = prior.denoise(x_noised.flatten(1), alpha, sigma, subject)
-            base = known.reshape(x_noised.shape)
+            # Voxels that are the same in all of TRAIN are known, at every level.
+            varies = self.state["varies"]
+            known = prior.denoise(x_noised.flatten(1)[:, varies], alpha, sigma, subject)
+            base = self.state["constant"].repeat(len(x_noised), 1)
+            base[:, varies] = known
+            base = base.reshape(x_noised.shape)
             c_out = over_items(prior.error_at(alpha, sigma), x_noised)
+            c_out = c_out * varies.reshape(x_noised.shape[1:])
             network_input = torch.cat([network_input, base], dim=1)
         return base, c_out, network_input
 
@@ -303,10 +313,13 @@ class DDPM(Method):
         x = batch.x
         x_noised = over_items(alpha, x) * x + over_items(sigma, x) * eps
         base, c_out, network_input = self._skip(x_noised, alpha, sigma, subject)
-        target = (x - base) / c_out
         network = self.networks["denoiser"]
         output = network(network_input, noise_level(alpha, sigma), condition, batch.position)
-        error = (output.float() - target).square().flatten(1).mean(1)
+        # c_out is 0 where nothing is to be predicted; there base is x.
+        free = (c_out != 0).expand_as(x)
+        target = torch.where(free, (x - base) / c_out, 0.0)
+        error = ((output.float() - target) * free).square().flatten(1).sum(1)
+        error = error / free[0].sum()
         if self.config.loss_weighting == "min_snr":
             error = error * min_snr_weight(
                 alpha, sigma, self._scaling(alpha, sigma).c_out, self.config.min_snr_gamma

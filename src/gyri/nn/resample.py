@@ -10,10 +10,8 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-CONVOLVE = {2: functional.conv2d, 3: functional.conv3d}
-CONVOLVE_TRANSPOSED = {2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
+from gyri.nn.layers import CONVOLVE, CONVOLVE_TRANSPOSED
 
 
 def binomial_kernel(dims: int) -> Tensor:

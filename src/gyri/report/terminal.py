@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,8 +16,8 @@ _ANCHORS = {"ceiling": "Real ceiling", "pca_gaussian": "PCA-Gaussian", "noise": 
 _ARROWS = {"lower": "↓", "higher": "↑", "near": "≈"}
 
 
-def terminal_summary(scores: Mapping[str, Any]) -> Table:
-    """Build a table of the leading scores with interval and anchors, then the gates.
+def terminal_summary(scores: Mapping[str, Any]) -> Group:
+    """Build a table of the leading scores with interval and anchors, then one of the gates.
 
     Parameters
     ----------
@@ -44,9 +45,9 @@ def terminal_summary(scores: Mapping[str, Any]) -> Table:
             interval(entry.get("low"), entry.get("high")),
             *(number(anchors.get(name)) for name in _ANCHORS),
         )
-    table.add_section()
+    gates = Table.grid(padding=(0, 2))
     for name, gate in (scores.get("gates") or {}).items():
-        why = "" if gate.get("passed") else f"\n[dim]{escape(str(gate.get('detail') or ''))}[/]"
         passed = "[green]pass[/]" if gate.get("passed") else "[red]FAIL[/]"
-        table.add_row(f"Gate: {escape(words(name))}{why}", passed, "", "", "", "")
-    return table
+        why = "" if gate.get("passed") else escape(str(gate.get("detail") or ""))
+        gates.add_row(passed, escape(words(name)), f"[dim]{why}[/]")
+    return Group(table, gates)

@@ -207,7 +207,7 @@ def _train(
     _use_needs(method, out, recipe, device)
     condition = encode_conditions(cohort, schema, "TRAIN", recipe.data).to(device)
     feed = Feed(volumes, condition, view, recipe.seed)
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     if isinstance(method, FitOnce):
         clock = _fit_once(method, feed, out)
     else:
@@ -215,6 +215,7 @@ def _train(
     elapsed_s = clock.elapsed_s or time.monotonic() - began
     run.info["cost"] = {
         "training_s": elapsed_s,
+        "cpu_s": time.process_time() - cpu_began,
         "steps": clock.step,
         "images_seen": clock.images_seen,
         "data_wait_share": clock.data_wait_s / max(elapsed_s, 1e-9),

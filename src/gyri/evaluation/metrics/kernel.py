@@ -20,7 +20,9 @@ def _off_diagonal_mean(kernel: FloatArray, weights: FloatArray) -> FloatArray:
     """Mean of the kernel over pairs of different rows, each row weighted; weights (R, n)."""
     diagonal = np.diagonal(kernel)
     total = ((weights @ kernel) * weights).sum(1) - weights**2 @ diagonal
-    return total / (weights.sum(1) ** 2 - (weights**2).sum(1))
+    pairs = weights.sum(1) ** 2 - (weights**2).sum(1)
+    # A resample of few rows may hold one row alone, which pairs with nothing.
+    return np.divide(total, pairs, out=np.full_like(total, NAN), where=pairs > 0)
 
 
 def weighted_distances(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gyri.evaluation.bootstrap import centred_interval, draw_counts
+from gyri.evaluation.features.extraction import num_workers
 from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, Score, Study
 from gyri.registry import METRICS
 
@@ -127,18 +129,14 @@ def draw_pairs(ids: list[str], count: int, rng: np.random.Generator) -> list[tup
 
 def pairwise(images: Image, pairs: list[tuple[int, int]], scales: int) -> FloatArray:
     """Return the MS-SSIM of each pair of (N, I, J, K) volumes."""
-    pyramids: dict[int, Pyramid] = {}
-    last_use = {row: index for index, pair in enumerate(pairs) for row in pair}
-    values = np.empty(len(pairs))
-    for index, pair in enumerate(pairs):
-        for row in pair:
-            if row not in pyramids:
-                pyramids[row] = Pyramid.of(images[row], scales)
-        values[index] = combine(*similarities(pyramids[pair[0]], pyramids[pair[1]]))
-        for row in pair:
-            if last_use[row] == index:
-                del pyramids[row]
-    return values
+    used = sorted({row for pair in pairs for row in pair})
+    with ThreadPoolExecutor(num_workers()) as pool:
+        built = pool.map(lambda row: Pyramid.of(images[row], scales), used)
+        pyramids = dict(zip(used, built))
+        values = pool.map(
+            lambda pair: combine(*similarities(pyramids[pair[0]], pyramids[pair[1]])), pairs
+        )
+        return np.array(list(values))
 
 
 def _weighted_mean(

@@ -80,7 +80,7 @@ class Volumes(Metric):
 
     Mean and d are best near HOLD's mean and 0; KS and W1 best at 0; the share best near HOLD's
     own. One segmenter with the same settings on both sides; a brain it cannot find counts as
-    0 ml. Needs n >= 2; KS says little below 20. Blind to where the tissue is.
+    0 ml. Needs n >= 3; KS says little below 20. Blind to where the tissue is.
     """
 
     name = "volumes"
