@@ -11,8 +11,9 @@ from tests.contracts.tiny import UNET
 
 from gyri import api
 from gyri.cli import verbs
+from gyri.cli.list import markdown
 from gyri.recipe import parse_recipe
-from gyri.registry import METHODS
+from gyri.registry import ALL, METHODS
 from gyri.training.run import train
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +65,8 @@ def test_the_readme_is_short_and_its_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([\w-]+)", "\n".join(lines), re.MULTILINE):
         assert f"\n{target}:" in makefile
+
+
+def test_the_reference_page_is_up_to_date():
+    page = (ROOT / "docs/reference/components.md").read_text()
+    assert page == markdown([*ALL]), "run: gyri list --markdown > docs/reference/components.md"

@@ -161,17 +161,25 @@ def report(
     if (run_root / "run.json").is_file():
         rows = log.read(run_root / "log.jsonl")
         cost = Run.read(run_root).info.get("cost", {})
-    generated = samples.volume_set()
     facts = {k: v for k, v in samples.facts.items() if k not in ("conditions", "grid")}
-    return write_report(
-        Path(out) if out is not None else samples.root / "report.html",
-        title=f"Synthetic brains by {samples.facts['recipe_name']}",
-        training_log=rows,
-        generated=generated,
-        train=cohort.volume_set("TRAIN"),
-        hold=cohort.volume_set(split),
-        scores=Scores.read(scores_path).to_dict(),
-        provenance={**facts, "cost": cost, "machine": machine()},
-        conditions_table=generated.table,
-        previews=sorted((run_root / "previews").glob("*.png")),
-    )
+    with progress_bar("report", 4) as advance:
+        generated = samples.volume_set()
+        advance()
+        train_set = cohort.volume_set("TRAIN")
+        advance()
+        hold = cohort.volume_set(split)
+        advance()
+        page = write_report(
+            Path(out) if out is not None else samples.root / "report.html",
+            title=f"Synthetic brains by {samples.facts['recipe_name']}",
+            training_log=rows,
+            generated=generated,
+            train=train_set,
+            hold=hold,
+            scores=Scores.read(scores_path).to_dict(),
+            provenance={**facts, "cost": cost, "machine": machine()},
+            conditions_table=generated.table,
+            previews=sorted((run_root / "previews").glob("*.png")),
+        )
+        advance()
+    return page

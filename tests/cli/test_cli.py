@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import subprocess
 import sys
 
@@ -79,3 +81,20 @@ def test_the_path_from_a_prepared_cohort_to_a_report(tiny_cohort, tmp_path, caps
     page = (tmp_path / "samples" / "report.html").read_text()
     assert "syn0001" in page
     assert 'src="http' not in page
+
+
+def test_a_disk_fault_is_a_message_and_a_bug_is_not(monkeypatch, capsys):
+    from gyri.cli import info
+
+    def fails(number):
+        def main(arguments):
+            raise OSError(number, os.strerror(number), "there")
+
+        return main
+
+    monkeypatch.setattr(info, "main", fails(errno.ENOSPC))
+    assert main(["info"]) == 75
+    assert "No space left on device: 'there'" in capsys.readouterr().err
+    monkeypatch.setattr(info, "main", fails(errno.EBADF))
+    with pytest.raises(OSError, match="Bad file"):
+        main(["info"])

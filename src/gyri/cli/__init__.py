@@ -7,14 +7,17 @@ work. The first line of the file's docstring is what ``gyri --help`` prints.
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import pkgutil
 import sys
 from pathlib import Path
 
 from gyri import __version__
-from gyri.errors import GyriError, UsageError, nearest
+from gyri.errors import GyriError, ResumableStop, UsageError, nearest
 
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""Faults of the disk or its rights that the user can mend; all others are bugs."""
 ORDER = ("demo", "cohort", "prepare", "train", "sample", "evaluate", "report", "list", "info")
 
 
@@ -66,4 +69,13 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        print(
+            f"gyri {verb}: {error}. What was finished is kept; mend this and run the same command "
+            "again.",
+            file=sys.stderr,
+        )
+        return ResumableStop.exit_code
     return 0

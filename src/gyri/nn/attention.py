@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from gyri.nn.layers import CONVOLVE, group_norm, largest_divisor, zero_init
+from gyri.nn.layers import group_norm, largest_divisor, pointwise, zero_init
 
 
 def num_heads(channels: int, channels_per_head: int) -> int:
@@ -25,12 +25,6 @@ def split_heads(tokens: Tensor, heads: int) -> Tensor:
 def merge_heads(tokens: Tensor) -> Tensor:
     """(B, heads, N, C / heads) -> (B, N, C)."""
     return tokens.transpose(1, 2).flatten(2)
-
-
-def of_voxels(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply a linear layer to every voxel of x (B, C, *S), as a 1x1 convolution."""
-    weight = layer.weight.reshape(*layer.weight.shape, *[1] * (x.ndim - 2))
-    return CONVOLVE[x.ndim - 2](x, weight, layer.bias)
 
 
 class SelfAttention(nn.Module):
@@ -52,10 +46,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *S)."""
-        tokens = of_voxels(self.query_key_value, self.norm(x)).flatten(2).transpose(1, 2)
+        tokens = (
+            pointwise(self.norm(x), self.query_key_value.weight, self.query_key_value.bias)
+            .flatten(2)
+            .transpose(1, 2)
+        )
         query, key, value = (split_heads(part, self.heads) for part in tokens.chunk(3, dim=2))
         mixed = merge_heads(scaled_dot_product_attention(query, key, value))
-        return x + of_voxels(self.out, mixed.transpose(1, 2).unflatten(2, x.shape[2:]))
+        mixed = mixed.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + pointwise(mixed, self.out.weight, self.out.bias)
 
 
 class AttentionPool(nn.Module):

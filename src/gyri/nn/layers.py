@@ -54,15 +54,30 @@ def conv(
     )
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a linear map (C_out, C_in) to every voxel of x (B, C_in, *S)."""
+    if x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
+        # Torch has a fast kernel for a stack of slices, not for one volume on one thread.
+        slices = x.transpose(1, 2).flatten(0, 1)
+        return pointwise(slices, weight, bias).unflatten(0, (len(x), -1)).transpose(1, 2)
+    return CONVOLVE[x.ndim - 2](x, weight.reshape(*weight.shape, *[1] * (x.ndim - 2)), bias)
+
+
 def convolve_parts(layer: nn.Conv2d | nn.Conv3d, parts: tuple[Tensor, ...]) -> Tensor:
     """Convolve tensors (B, C_i, *S) as if they were joined along channels."""
-    convolve = CONVOLVE[parts[0].ndim - 2]
     weights = layer.weight.split([part.shape[1] for part in parts], dim=1)
-    same = [size // 2 for size in layer.kernel_size]
-    y = convolve(parts[0], weights[0], layer.bias, padding=same)
+    y = _convolve(layer, parts[0], weights[0], layer.bias)
     for part, weight in zip(parts[1:], weights[1:]):
-        y = y.add_(convolve(part, weight, padding=same))
+        y = y.add_(_convolve(layer, part, weight, None))
     return y
+
+
+def _convolve(
+    layer: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    if layer.kernel_size[0] == 1:
+        return pointwise(x, weight.flatten(1), bias)
+    return CONVOLVE[x.ndim - 2](x, weight, bias, padding=layer.padding)
 
 
 def doubled_kernel(weight: Tensor) -> Tensor:

@@ -103,12 +103,16 @@ class _RecomputedNormSiLU(torch.autograd.Function):
         of_chunks = [
             _backward_rows(
                 ctx.groups,
-                *(tensor[at : at + rows] for tensor in (gain, scale, shift, mean, rstd)),
-                [part[at : at + rows] for part in parts],
-                [grad[at : at + rows] for grad in grads],
-                [result[at : at + rows] for result in results],
+                gain[cut],
+                scale[cut],
+                shift[cut],
+                mean[cut],
+                rstd[cut],
+                [part[cut] for part in parts],
+                [grad[cut] for grad in grads],
+                [result[cut] for result in results],
             )
-            for at in range(0, len(gain), rows)
+            for cut in (slice(at, at + rows) for at in range(0, len(gain), rows))
         ]
         grad_gain, grad_offset = (torch.cat(chunks) for chunks in zip(*of_chunks))
         return None, None, grad_gain, grad_offset, *results
