@@ -41,7 +41,7 @@ def test_mistakes_have_exit_codes_and_hints(capsys, tmp_path):
     assert "Did you mean 'train'" in capsys.readouterr().err
     assert main(["list", "method"]) == 2
     assert "Did you mean 'methods'" in capsys.readouterr().err
-    assert main(["cohort", "import", "oasis", "a", "b"]) == 2
+    assert main(["cohort", "import", "oasis_1", "a", "b"]) == 2
     assert "'oasis1'" in capsys.readouterr().err
     assert main(["cohort", "import", "oasis1", "a"]) == 2
     assert "SRC OUT" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Import a data set in its published layout as raw BIDS; show what a cohort holds."""
+"""Import a data set in its published layout as raw BIDS; merge cohorts; show what one holds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gyri.errors import UsageError, nearest
 
 USAGE = """usage: gyri cohort import SOURCE SRC OUT [options]
        gyri cohort import SOURCE --help      layout, access, licence and options of a source
+       gyri cohort merge A B ... --out OUT   one cohort with a source column
        gyri cohort info COHORT               counts, ages, sexes, modalities, missing values
 
 `gyri list sources` names the sources; phantom makes its own scans and takes no SRC."""
@@ -54,6 +55,27 @@ class Info:
         print("\n".join(lines))
 
 
+@dataclass(frozen=True)
+class Merge:
+    """Join raw cohorts into one, with a column that says where a subject comes from."""
+
+    cohorts: tyro.conf.Positional[tuple[Path, ...]]
+    """Raw BIDS cohorts."""
+    out: Path
+    """New folder."""
+    names: tuple[str, ...] | None = None
+    """What the sources are called; by default the cohorts' own names."""
+
+    def run(self) -> None:
+        """Merge."""
+        from gyri.cohort.merge import merge
+
+        names = list(self.names) if self.names else None
+        cohort = merge(list(self.cohorts), self.out, names)
+        print("\n".join(f"note: {note}" for note in cohort.notes))
+        print(f"{cohort.root}: {len(cohort.subjects)} subjects, {len(cohort.scans)} scans")
+
+
 def import_cohort(arguments: list[str]) -> None:
     """Run ``gyri cohort import``; a source's options are the arguments of its function."""
     from gyri.registry import SOURCES
@@ -84,9 +106,14 @@ def info(arguments: list[str]) -> None:
     tyro.cli(Info, prog="gyri cohort info", args=arguments).run()
 
 
+def merge(arguments: list[str]) -> None:
+    """Run ``gyri cohort merge``."""
+    tyro.cli(Merge, prog="gyri cohort merge", args=arguments).run()
+
+
 def main(arguments: list[str]) -> None:
-    """Dispatch to import and info."""
-    verbs = {"import": import_cohort, "info": info}
+    """Dispatch to import, merge and info."""
+    verbs = {"import": import_cohort, "merge": merge, "info": info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
     elif arguments[0] in verbs:

@@ -6,11 +6,22 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.sheet import harmonise, read_sheet
-from gyri.cohort.table import Cohort, bids_label, infer_columns, listed, snake_case, typed
+from gyri.cohort.intake import integers
+from gyri.cohort.sheet import harmonise
+from gyri.cohort.table import (
+    Cohort,
+    bids_label,
+    infer_columns,
+    is_safe_label,
+    listed,
+    snake_case,
+    typed,
+)
+from gyri.cohort.workbook import TEXT, read_table
 from gyri.errors import DataError, UsageError, nearest
 from gyri.registry import SOURCES
 from gyri.runtime.progress import track
@@ -26,6 +37,8 @@ def folder(
     table: Path | None = None,
     subject: str = "",
     modality: str = "T1w",
+    scans: tuple[str, ...] = (),
+    labels: tuple[str, ...] = (),
     name: str = "",
 ) -> Cohort:
     """NIfTI files in a folder, and a CSV or TSV table with a column of subjects.
@@ -33,7 +46,9 @@ def folder(
     Layout: ``*.nii`` or ``*.nii.gz`` in the folder or below it, one scan a subject; a file
     belongs to the subject whose identifier it is named after (``s01.nii.gz``, ``s01_T1w.nii.gz``
     or ``s01/scan.nii.gz``). The table may use any delimiter, decimal commas, a byte-order mark
-    and any line ends.
+    and any line ends, or be a workbook. With `scans` and `labels` a subject has several files,
+    told apart by how their names end (``s01_T1w.nii.gz``, ``s01_lesion.nii.gz``); then a table
+    is not needed.
 
     Access, citation and licence are those of the data.
 
@@ -44,12 +59,16 @@ def folder(
     table : the table; None takes the only CSV or TSV file in `src`.
     subject : heading of the column of subjects; "" finds it among the usual ones.
     modality : what the scans are, as BIDS names it.
+    scans : endings of the images' names, each a modality or ``MODALITY=ENDING``, for example
+        ``T1w T1c=T1post FLAIR``.
+    labels : endings of the label images' names, ``NAME`` or ``NAME=ENDING``.
     name : what the data set is called; "" takes the folder's name.
 
     Raises
     ------
     DataError
-        No folder, no scans, no table, or a scan without a row or a row without a scan.
+        No folder, no scans, no table, a scan without a row or a row without a scan, or a label
+        image whose voxels are no integers.
     UsageError
         The table has no column `subject`.
     """
@@ -59,6 +78,8 @@ def folder(
     files = sorted(p for p in src.rglob("*") if p.name.endswith((".nii", ".nii.gz")))
     if not files:
         raise DataError(f"{src} holds no .nii or .nii.gz files.")
+    if scans or labels:
+        return _several(src, out, files, table, subject, _endings(scans, labels), name)
     table = Path(table) if table is not None else _only_table(src)
     subjects = _read_subjects(table, subject)
     owners = _owners(src, files, [str(identifier) for identifier in subjects.index])
@@ -78,6 +99,71 @@ def folder(
     )
 
 
+def _endings(scans: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, tuple[str, bool]]:
+    """Return ending -> (modality, is it a label image)."""
+    endings: dict[str, tuple[str, bool]] = {}
+    for words, is_label in ((scans, False), (labels, True)):
+        for word in words:
+            modality, _, ending = word.partition("=")
+            if (ending or modality) in endings or not is_safe_label(modality):
+                raise UsageError(
+                    f"{word!r} comes twice or is no modality; expected like T1c=T1post."
+                )
+            endings[ending or modality] = (modality, is_label)
+    return endings
+
+
+def _several(
+    src: Path,
+    out: Path,
+    files: list[Path],
+    table: Path | None,
+    heading: str,
+    endings: dict[str, tuple[str, bool]],
+    name: str,
+) -> Cohort:
+    """Import several files a subject, told apart by how their names end."""
+    ending = "|".join(map(re.escape, sorted(endings, key=len, reverse=True)))
+    pattern = re.compile(rf"(?:sub-)?(.+?)[_\-. ]({ending})\.nii(?:\.gz)?")
+    found: dict[tuple[str, str], Path] = {}
+    for file in files:
+        if match := pattern.fullmatch(file.name):
+            key = (bids_label(match[1]), match[2])
+            if key in found:
+                raise DataError(f"{found[key]} and {file} are the same scan. Keep one.")
+            found[key] = file
+    if not found:
+        raise DataError(f"{src} holds no files whose names end in {', '.join(endings)}.")
+    people = list(dict.fromkeys(label for label, _ in found))
+    subjects = pd.DataFrame(index=pd.Index(people, name="subject"))
+    if table is not None or any(p.suffix.lower() in TEXT for p in src.iterdir()):
+        subjects = _read_subjects(Path(table) if table else _only_table(src), heading)
+        subjects.index = pd.Index([bids_label(str(i)) for i in subjects.index], name="subject")
+    columns = infer_columns(subjects)
+
+    def load() -> Iterator[Scan]:
+        for (label, end), file in track(found.items(), "Importing scans"):
+            modality, is_label = endings[end]
+            scan = Scan.from_file(file, label, modality, is_label=is_label)
+            if is_label and scan.data is not None:
+                scan.data = integers(file, scan.data * scan.scale).astype(np.int16)
+                scan.scale = 1.0
+            yield scan
+
+    cohort = write_raw(
+        out,
+        name=name or src.name,
+        subjects=typed(subjects, columns),
+        columns=columns,
+        scans=load(),
+    )
+    if others := [file.name for file in files if file not in found.values()]:
+        cohort.notes.append(
+            f"{len(others)} files end otherwise and are left out: {listed(others)}."
+        )
+    return cohort
+
+
 def _only_table(src: Path) -> Path:
     found = sorted(p for p in src.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".txt"))
     if len(found) != 1:
@@ -89,7 +175,7 @@ def _only_table(src: Path) -> Path:
 
 
 def _read_subjects(path: Path, heading: str) -> pd.DataFrame:
-    table = read_sheet(path)
+    table = read_table(path)
     headings = list(table.columns)
     table.columns = pd.Index([snake_case(name) for name in headings])
     if heading:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.sheet import harmonise, read_sheet
+from gyri.cohort.intake import Intake, beside
+from gyri.cohort.pair import read_pair
+from gyri.cohort.sheet import harmonise
 from gyri.cohort.table import CONVENTIONAL, Cohort, bids_label, listed, snake_case, typed
-from gyri.errors import DataError
+from gyri.cohort.workbook import find_table, read_table
+from gyri.errors import DataError, UsageError
 from gyri.registry import SOURCES
 from gyri.runtime.progress import track
 
@@ -39,31 +43,62 @@ COLUMNS = (
 OF_THE_SESSION = ("age", "etiv", "nwbv", "asf", "delay")
 """Columns that another session of the same person measures again."""
 
+T88_AXES = "LAS"
+"""How the atlas-registered scans are stored: to left, to anterior, to superior."""
+RAW_AXES = "ASL"
+"""How the raw sagittal scans are stored: to anterior, to superior, to left."""
+TISSUES = {1: "cerebrospinal fluid", 2: "grey matter", 3: "white matter"}
+"""Labels of the FSL segmentation."""
+
+Image = Literal["auto", "masked", "unmasked", "raw"]
+Key = tuple[str, str]
+"""Person and session, as in the files' names."""
+
+LAYOUT = {
+    "masked": "PROCESSED/MPRAGE/T88_111/*_t88_masked_gfc.img",
+    "unmasked": "PROCESSED/MPRAGE/T88_111/*_t88_gfc.img",
+    "raw": "RAW/*_mpr-[1-4]_anon.img",
+}
+SEGMENTATION = "FSL_SEG/*_fseg.img"
+
 _FILE = re.compile(r"(OAS1_\d{4})_(MR\d+)_T1w\.nii(\.gz)?")
 _ID = re.compile(r"(OAS1_\d{4})_(MR\d+)")
 _log = logging.getLogger(__name__)
 
 
 @SOURCES.register("oasis1")
-def oasis1(src: Path, out: Path) -> Cohort:
+def oasis1(src: Path, out: Path, *, image: Image = "auto") -> Cohort:
     """OASIS-1: cross-sectional T1w of people from 18 to 96 years.
 
-    Layout: ``OAS1_0001_MR1_T1w.nii.gz`` files in one folder, with ``oasis_cross-sectional.csv``
-    beside them in its published columns (in any order, with or without byte-order mark).
-    ``_MR2`` is a second session. CDR, MMSE and SES stay missing where never assessed.
+    Layout: the published discs, ``disc1/OAS1_0001_MR1`` and so on, of Analyze 7.5 pairs: ``RAW``
+    (``mpr-1`` to ``mpr-4``), ``PROCESSED/MPRAGE/T88_111`` (registered to the atlas of Talairach,
+    gain-field corrected, masked or not) and ``FSL_SEG`` (tissues). Or
+    ``OAS1_0001_MR1_T1w.nii.gz`` files in one folder. With them ``oasis_cross-sectional.csv`` (or
+    xlsx) in its published columns, in any order, with or without byte-order mark. ``_MR2`` is a
+    second session. CDR, MMSE and SES stay missing where never assessed.
+
+    Analyze headers say nothing of left and right: T88_111 and FSL_SEG are taken as stored to
+    left, anterior and superior, RAW as stored to anterior, superior and left. The world's origin
+    is the centre of the volume.
 
     Access: free after registration at https://sites.wustl.edu/oasisbrains. Citation: Marcus et
-    al. 2007. Licence: OASIS data use terms; never try to identify a person.
+    al. 2007. Licence: OASIS data use terms. Sharing: derived data may be shared under the same
+    terms; never try to identify a person. Faces are removed by the data set.
 
     Parameters
     ----------
-    src : folder of the scans and the table.
+    src : folder of the discs (or of the sessions, or of the files) and the table.
     out : raw BIDS data set to be made.
+    image : of the discs, the masked or unmasked atlas scans, or the raw ones aligned and
+        averaged; auto takes the first of these that every session has.
 
     Raises
     ------
     DataError
-        No such folder, no scans, no or another table, or scans that have no row.
+        No such folder, no scans, sessions that lack the image, no or another table, or scans
+        that have no row.
+    UsageError
+        `image` is given for files that are not the discs.
     """
     src = Path(src)
     if not src.is_dir():
@@ -73,20 +108,36 @@ def oasis1(src: Path, out: Path) -> Cohort:
         for path in sorted(src.iterdir())
         if (match := _FILE.fullmatch(path.name))
     }
-    if not files:
-        raise DataError(
-            f"{src} holds no OASIS-1 scans; expected files like OAS1_0001_MR1_T1w.nii.gz."
-        )
-    rows = _read_rows(_table_path(src))
-    if without_row := ["_".join(key) for key in files if key not in rows.index]:
+    if files:
+        if image != "auto":
+            raise UsageError(f"{src} holds prepared files, not the discs; leave out image.")
+        return _write(src, out, list(files), _flat_scans(files), [])
+    discs = _find_sessions(src)
+    kind = _kind(discs, image)
+    axes = RAW_AXES if kind == "raw" else T88_AXES
+    intake = Intake(
+        stripped=kind == "masked", faces=False, read=lambda path: read_pair(path, axes=axes)
+    )
+    cohort = _write(src, out, list(discs), _disc_scans(discs, kind, intake), beside(src))
+    cohort.notes[:0] = [f"The {kind} scans of the discs were taken.", *intake.notes()]
+    return cohort
+
+
+def _write(
+    src: Path, out: Path, keys: list[Key], scans: Iterable[Scan], notes: list[str]
+) -> Cohort:
+    rows = _read_rows(
+        find_table(src, "*oasis_cross*", "oasis_cross-sectional.csv", ignore="*reliability*")
+    )
+    if without_row := ["_".join(key) for key in keys if key not in rows.index]:
         raise DataError(
             f"{len(without_row)} scans in {src} have no row in the table: {listed(without_row)}. "
             "Use the full published oasis_cross-sectional.csv."
         )
-    unused = len(rows) - len(files)
+    unused = len(rows) - len(keys)
     _log.info("%d scans; %d rows of the table have no scan here and are left out.",
-              len(files), unused)  # fmt: skip
-    rows = rows.loc[list(files)]
+              len(keys), unused)  # fmt: skip
+    rows = rows.loc[keys]
     subjects = rows.groupby(level=0).first()
     subjects.index = pd.Index([bids_label(name) for name in subjects.index], name="subject")
     sessions = rows[list(OF_THE_SESSION)].reset_index()
@@ -96,7 +147,7 @@ def oasis1(src: Path, out: Path) -> Cohort:
         name="OASIS-1",
         subjects=subjects.drop(columns="delay"),
         columns={name: CONVENTIONAL[name] for name in COLUMNS},
-        scans=_scans(files),
+        scans=scans,
         sessions=sessions,
         license=LICENSE,
         citation=CITATION,
@@ -104,22 +155,50 @@ def oasis1(src: Path, out: Path) -> Cohort:
     )
     if unused:
         cohort.notes.append(f"{unused} rows of the table have no scan here and are left out.")
+    cohort.notes += notes
     return cohort
 
 
-def _table_path(src: Path) -> Path:
-    found = sorted(p for p in src.glob("*oasis_cross*") if p.suffix.lower() in (".csv", ".tsv"))
-    if len(found) != 1:
+def _find_sessions(src: Path) -> dict[Key, Path]:
+    """Return the folder of every session on the discs."""
+    found: dict[Key, Path] = {}
+    for depth in ("", "*/", "*/*/"):
+        for folder in sorted(src.glob(f"{depth}OAS1_*_MR*")):
+            match = _ID.fullmatch(folder.name)
+            if match is None or not folder.is_dir():
+                continue
+            key = (match[1], match[2])
+            if key in found:
+                raise DataError(f"{found[key]} and {folder} are the same session. Keep one.")
+            found[key] = folder
+    if not found:
         raise DataError(
-            f"{src} holds {len(found)} tables like oasis_cross-sectional.csv; expected one. "
-            "Put the published table beside the scans."
+            f"{src} holds no OASIS-1 scans; expected files like OAS1_0001_MR1_T1w.nii.gz or "
+            "folders like disc1/OAS1_0001_MR1."
         )
-    return found[0]
+    return dict(sorted(found.items()))
+
+
+def _kind(discs: dict[Key, Path], image: Image) -> str:
+    """Return the kind of image that every session has."""
+    without = {
+        kind: ["_".join(key) for key, folder in discs.items() if not any(folder.glob(pattern))]
+        for kind, pattern in LAYOUT.items()
+    }
+    wanted = list(LAYOUT) if image == "auto" else [image]
+    for kind in wanted:
+        if not without[kind]:
+            return kind
+    lacking = "; ".join(f"no {LAYOUT[kind]} in {listed(without[kind])}" for kind in wanted)
+    raise DataError(
+        f"Not every OASIS-1 session has the {image} image: {lacking}. Copy the discs again, or "
+        "choose another `image`."
+    )
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
     """Return the typed table by (person, session)."""
-    table = read_sheet(path)
+    table = read_table(path)
     table.columns = pd.Index([snake_case(name) for name in table.columns])
     table = harmonise(table.rename(columns={"educ": "education", "hand": "handedness"}))
     if absent := [name for name in ("id", *COLUMNS) if name not in table]:
@@ -141,6 +220,21 @@ def _read_rows(path: Path) -> pd.DataFrame:
     return typed(table[list(COLUMNS)], {name: CONVENTIONAL[name] for name in COLUMNS})
 
 
-def _scans(files: dict[tuple[str, str], Path]) -> Iterator[Scan]:
+def _flat_scans(files: dict[Key, Path]) -> Iterator[Scan]:
     for (person, session), path in track(files.items(), "Importing OASIS-1"):
-        yield Scan.from_file(path, bids_label(person), "T1w", session)
+        scan = Scan.from_file(path, bids_label(person), "T1w", session)
+        if scan.data is not None:
+            scan.sidecar |= {"SkullStripped": True, "Faces": False}
+        yield scan
+
+
+def _disc_scans(discs: dict[Key, Path], kind: str, intake: Intake) -> Iterator[Scan]:
+    for (person, session), folder in track(discs.items(), "Importing OASIS-1"):
+        subject = bids_label(person)
+        paths = sorted(folder.glob(LAYOUT[kind]))
+        if kind != "raw" and len(paths) > 1:
+            raise DataError(f"{folder} holds {len(paths)} {kind} scans; expected one. Keep one.")
+        yield intake.mean(paths, subject, "T1w", session)
+        if kind != "raw":
+            for path in sorted(folder.glob(SEGMENTATION)):
+                yield intake.label(path, subject, "dseg", session, levels=TISSUES)
