@@ -10,6 +10,7 @@ from torch import nn
 
 from gyri.errors import UsageError
 from gyri.networks.unet import ResBlock, UNet, UNetConfig, UNetEncoder, UNetEncoderConfig
+from gyri.nn import normalise
 from gyri.registry import NETWORKS
 from gyri.types import NetworkSpec
 
@@ -146,7 +147,11 @@ def test_items_of_a_batch_do_not_mix(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(9, 8), (6, 8, 5)])
-def test_checkpointing_and_memory_format_change_no_gradient(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("large_bytes", [0, 1 << 30])
+def test_checkpointing_and_memory_format_change_no_gradient(
+    shape: tuple[int, ...], large_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(normalise, "LARGE_BYTES", large_bytes)
     gradients = []
     for changes in ({}, {"gradient_checkpointing": True}, {"channels_last": False}):
         network = perturbed(unet(replace(SMALL, **changes), shape).double())
@@ -158,8 +163,12 @@ def test_checkpointing_and_memory_format_change_no_gradient(shape: tuple[int, ..
 
 
 @pytest.mark.parametrize("scale_shift", [True, False])
-def test_block_is_its_equation(scale_shift: bool) -> None:
+@pytest.mark.parametrize("large_bytes", [0, 1 << 30])
+def test_block_is_its_equation(
+    scale_shift: bool, large_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Split inputs, recomputation and in-place work change nothing."""
+    monkeypatch.setattr(normalise, "LARGE_BYTES", large_bytes)
     functional = nn.functional
     config = replace(SMALL, scale_shift=scale_shift)
     block = perturbed(ResBlock(2, 12, 8, 5, config)).double()

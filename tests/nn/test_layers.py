@@ -9,9 +9,14 @@ import torch
 from torch import nn
 
 from gyri.nn.layers import (
+    CONVOLVE,
+    CONVOLVE_TRANSPOSED,
+    DOUBLING,
+    POINTWISE,
+    SAME,
+    Convolution,
     average_pool,
     conv,
-    convolve_parts,
     depth_to_space,
     group_norm,
     largest_divisor,
@@ -93,12 +98,31 @@ def test_patches_hold_their_voxels_and_come_back(shape):
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_convolving_parts_is_convolving_the_whole(dims: int, kernel: int) -> None:
+@pytest.mark.parametrize(
+    ("convolution", "kernel"), [(SAME, 3), (POINTWISE, 1), (DOUBLING, 4)], ids=str
+)
+def test_convolving_parts_is_convolving_the_whole(
+    dims: int, convolution: Convolution, kernel: int
+) -> None:
     torch.manual_seed(0)
-    layer = conv(dims, 7, 5, kernel).double()
-    parts = tuple(torch.randn(2, c, *[4] * dims, dtype=torch.double) for c in (4, 1, 2))
-    torch.testing.assert_close(convolve_parts(layer, parts), layer(torch.cat(parts, 1)))
+    taps = [kernel] * dims
+    parts = [torch.randn(2, c, *[4] * dims, dtype=torch.double) for c in (4, 1, 2)]
+    for part in parts:
+        part.requires_grad_()
+    weight = torch.randn(*((7, 5) if convolution.transposed else (5, 7)), *taps).double()
+    weight.requires_grad_()
+    bias = torch.randn(5, dtype=torch.double, requires_grad=True)
+    settings = {"stride": convolution.stride, "padding": convolution.padding}
+    functions = CONVOLVE_TRANSPOSED if convolution.transposed else CONVOLVE
+    whole = functions[dims](torch.cat(parts, 1), weight, bias, **settings)
+    torch.testing.assert_close(convolution(parts, weight, bias), whole)
+    ones = torch.ones_like(whole)
+    torch.testing.assert_close(convolution(parts, weight, bias, onto=ones), 1 + whole)
+    grad = torch.randn_like(whole)
+    expected = torch.autograd.grad(whole, [*parts, weight, bias], grad)
+    grads, weight_grad, bias_grad = convolution.backward(grad, parts, weight, (True, True))
+    torch.testing.assert_close((*grads, weight_grad, bias_grad), expected)
+    assert convolution.backward(grad, parts, weight, (False, False))[1:] == (None, None)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (5, 7), (4, 6, 2), (3, 4, 4)])

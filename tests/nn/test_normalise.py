@@ -1,4 +1,4 @@
-"""The recomputed normalisation equals its formula, in value and in all derivatives."""
+"""The recomputed step equals its formula, in value and in all derivatives."""
 
 from __future__ import annotations
 
@@ -8,65 +8,97 @@ from torch import Tensor
 from torch.nn import functional
 
 from gyri.nn import normalise
-from gyri.nn.layers import CHANNELS_LAST
-from gyri.nn.normalise import NormSiLU, group_mean, normalised_silu
+from gyri.nn.layers import CHANNELS_LAST, DOUBLING, SAME, Convolution
+from gyri.nn.normalise import NormSiLU, group_mean, plain
 
 SHAPES = pytest.mark.parametrize("shape", [(3, 5), (3, 2, 4)])
-recomputed = normalise._RecomputedNormSiLU.apply
+recomputed = normalise._Recomputed.apply
 
 
-def example(shape: tuple[int, ...], sizes: tuple[int, ...]) -> list[Tensor]:
+@pytest.fixture(autouse=True)
+def _small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalise, "LARGE_BYTES", 0)
+
+
+def example(
+    shape: tuple[int, ...], sizes: tuple[int, ...], convolution: Convolution = SAME
+) -> list[Tensor]:
+    """Gain, offset, weight, bias and parts."""
     torch.manual_seed(0)
     channels = sum(sizes)
     gain, offset = torch.randn(3, channels), torch.randn(3, channels)
+    weight = torch.randn(2, channels, *[3] * len(shape))
+    if convolution.transposed:
+        weight = torch.randn(channels, 2, *[4] * len(shape))
     parts = [0.5 + 2 * torch.randn(3, size, *shape) for size in sizes]
-    return [tensor.double().requires_grad_() for tensor in (gain, offset, *parts)]
+    tensors = [gain, offset, weight, torch.randn(2), *parts]
+    return [tensor.double().requires_grad_() for tensor in tensors]
 
 
 @SHAPES
+@pytest.mark.parametrize("convolution", [SAME, DOUBLING], ids=["same", "doubling"])
 @pytest.mark.parametrize("sizes", [(8,), (5, 3), (2, 4, 2)])
 @pytest.mark.parametrize("groups", [1, 4, 8])
 def test_values_and_gradients_equal_the_formula(
-    shape: tuple[int, ...], sizes: tuple[int, ...], groups: int, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...],
+    convolution: Convolution,
+    sizes: tuple[int, ...],
+    groups: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(normalise, "CHUNK_BYTES", 1)
-    gain, offset, *parts = example(shape, sizes)
-    ours = recomputed(groups, 1e-5, gain, offset, *parts)
-    formula = normalised_silu(groups, 1e-5, gain, offset, tuple(parts))
+    inputs = example(shape, sizes, convolution)
+    ours = recomputed(groups, 1e-5, convolution, *inputs)
+    formula = plain(groups, 1e-5, convolution, *inputs)
     torch.testing.assert_close(ours, formula)
-    weights = [torch.randn_like(y) for y in formula]
-    inputs = [gain, offset, *parts]
+    grad = torch.randn_like(formula)
     torch.testing.assert_close(
-        torch.autograd.grad(ours, inputs, weights), torch.autograd.grad(formula, inputs, weights)
+        torch.autograd.grad(ours, inputs, grad), torch.autograd.grad(formula, inputs, grad)
     )
 
 
 @SHAPES
 def test_second_derivatives(shape: tuple[int, ...]) -> None:
-    inputs = example(shape, (2, 2))
-    assert torch.autograd.gradgradcheck(lambda *given: recomputed(2, 1e-5, *given), inputs)
+    inputs = example(shape, (1, 3))
+    assert torch.autograd.gradgradcheck(lambda *given: recomputed(2, 1e-5, SAME, *given), inputs)
 
 
 @SHAPES
-def test_formula_is_group_norm_and_silu(shape: tuple[int, ...]) -> None:
+def test_frozen_weights_get_no_gradient(shape: tuple[int, ...]) -> None:
+    inputs = example(shape, (4,))
+    for tensor in inputs[:4]:
+        tensor.requires_grad_(False)
+    recomputed(2, 1e-5, SAME, *inputs).sum().backward()
+    assert [tensor.grad is None for tensor in inputs] == [True] * 4 + [False]
+
+
+@SHAPES
+@pytest.mark.parametrize("modulated", [False, True])
+def test_module_is_group_norm_and_silu(shape: tuple[int, ...], modulated: bool) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 8, *shape)
     norm = NormSiLU(8, 4)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
-    plain = functional.group_norm(x, 4, norm.weight, norm.bias)
-    torch.testing.assert_close(norm(x)[0], functional.silu(plain))
-    modulation = torch.randn(2, 16)
-    scale, shift = (part[(...,) + (None,) * len(shape)] for part in modulation.chunk(2, 1))
-    expected = functional.silu((1 + scale) * plain + shift)
-    torch.testing.assert_close(norm(x, modulation=modulation)[0], expected)
+    expected = functional.group_norm(x, 4, norm.weight, norm.bias)
+    modulation = torch.randn(2, 16) if modulated else None
+    if modulation is not None:
+        scale, shift = (part[(...,) + (None,) * len(shape)] for part in modulation.chunk(2, 1))
+        expected = (1 + scale) * expected + shift
+    expected = functional.silu(expected)
+    torch.testing.assert_close(norm(x, modulation), expected)
+    weight = torch.randn(5, 8, *[3] * len(shape))
+    dense = [part.clone(memory_format=torch.contiguous_format) for part in x.split([6, 2], dim=1)]
+    for parts in (dense, x.split([6, 2], dim=1), [x]):
+        convolved = norm.then(SAME, weight, None, *parts, modulation=modulation)
+        torch.testing.assert_close(convolved, SAME([expected], weight, None), atol=1e-4, rtol=1e-4)
 
 
 @SHAPES
 def test_memory_format_is_kept_in_both_directions(shape: tuple[int, ...]) -> None:
     layout = CHANNELS_LAST[len(shape)]
     x = torch.randn(2, 8, *shape).contiguous(memory_format=layout).requires_grad_()
-    (y,) = NormSiLU(8, 4)(x)
+    y = NormSiLU(8, 4).then(SAME, torch.randn(8, 8, *[3] * len(shape)), None, x)
     assert y.is_contiguous(memory_format=layout)
     y.sum().backward()
     assert x.grad is not None
@@ -75,8 +107,8 @@ def test_memory_format_is_kept_in_both_directions(shape: tuple[int, ...]) -> Non
 
 def test_constant_input_is_safe() -> None:
     x = torch.full((1, 4, 3, 3), 7.0, requires_grad=True)
-    (y,) = NormSiLU(4, 2)(x)
-    torch.testing.assert_close(y, torch.zeros_like(y), atol=1e-4, rtol=0)
+    y = NormSiLU(4, 2).then(SAME, torch.ones(1, 4, 3, 3), None, x)
+    torch.testing.assert_close(y, torch.zeros_like(y), atol=1e-3, rtol=0)
     y.sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
@@ -85,15 +117,19 @@ def test_constant_input_is_safe() -> None:
 def test_large_mean_does_not_spoil_the_variance() -> None:
     torch.manual_seed(0)
     x = 100 + torch.randn(1, 4, 32, 32)
-    (y,) = NormSiLU(4, 2)(x)
-    exact = functional.silu(functional.group_norm(x.double(), 2)).float()
-    torch.testing.assert_close(y, exact, atol=2e-4, rtol=1e-3)
+    weight = torch.randn(2, 4, 3, 3)
+    y = NormSiLU(4, 2).then(SAME, weight, None, x)
+    exact = functional.silu(functional.group_norm(x.double(), 2))
+    torch.testing.assert_close(y.double(), SAME([exact], weight.double(), None), atol=1e-3, rtol=0)
 
 
-def test_under_autocast_the_normalisation_stays_in_float32() -> None:
-    x = torch.randn(2, 4, 3, 3, dtype=torch.bfloat16)
+def test_under_autocast_the_plain_form_runs() -> None:
+    x = torch.randn(2, 4, 3, 3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        assert NormSiLU(4, 2)(x)[0].dtype == torch.float32
+        y = NormSiLU(4, 2).then(SAME, torch.randn(2, 4, 3, 3), None, x)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert x.grad is not None
 
 
 def test_group_mean() -> None:

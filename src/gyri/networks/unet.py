@@ -18,10 +18,14 @@ from gyri.errors import UsageError
 from gyri.nn.attention import AttentionPool, MeanPool, SelfAttention
 from gyri.nn.embedding import NoiseEmbedding
 from gyri.nn.layers import (
+    DOUBLING,
+    POINTWISE,
+    SAME,
     average_pool,
     conv,
-    convolve_parts,
     depth_to_space,
+    doubled_kernel,
+    doubles,
     memory_format,
     nearest_upsample,
     over_space,
@@ -112,18 +116,23 @@ class ResBlock(nn.Module):
 
     def forward(self, embedding: Tensor, *x: Tensor) -> Tensor:
         """Embedding (B, E) and parts of x (B, C_in, *S) -> (B, C_out, *S)."""
-        h = convolve_parts(self.conv_in, self.norm_in(*x))
+        h = self.norm_in.then(SAME, self.conv_in.weight, self.conv_in.bias, *x)
         h = self.finish(h, embedding)
-        return h.add_(x[0] if self.skip is None else convolve_parts(self.skip, x))
+        if self.skip is None:
+            return h.add_(*x)
+        return POINTWISE(x, self.skip.weight, self.skip.bias, onto=h)
 
     def finish(self, h: Tensor, embedding: Tensor) -> Tensor:
         """Return the residual branch from the result `h` of its first convolution."""
-        modulation = self.modulation(embedding)
+        modulation: Tensor | None = None
         if self.scale_shift:
-            (h,) = self.norm_out(h, modulation=modulation)
+            modulation = self.modulation(embedding)
         else:
-            (h,) = self.norm_out(h.add_(over_space(modulation, h)))
-        return self.conv_out(self.dropout(h))
+            h = h.add_(over_space(self.modulation(embedding), h))
+        if self.dropout.p > 0 and self.training:
+            return self.conv_out(self.dropout(self.norm_out(h, modulation)))
+        weight, bias = self.conv_out.weight, self.conv_out.bias
+        return self.norm_out.then(SAME, weight, bias, h, modulation=modulation)
 
 
 class Block(nn.Module):
@@ -185,8 +194,7 @@ class ResBlockDown(nn.Module):
 
     def forward(self, embedding: Tensor, x: Tensor) -> Tensor:
         """(B, C, *S) -> (B, C, *ceil(S / 2))."""
-        (h,) = self.residual.norm_in(x)
-        h = self.residual.conv_in(self.pool(h))
+        h = self.residual.conv_in(self.pool(self.residual.norm_in(x)))
         return self.residual.finish(h, embedding).add_(self.pool(x))
 
 
@@ -199,8 +207,11 @@ class ResBlockUp(nn.Module):
 
     def forward(self, embedding: Tensor, x: Tensor, shape: torch.Size) -> Tensor:
         """(B, C, *S) -> (B, C, *shape)."""
-        (h,) = self.residual.norm_in(x)
-        h = upsample_convolve(self.residual.conv_in, h, shape)
+        norm, layer = self.residual.norm_in, self.residual.conv_in
+        if doubles(x, shape):
+            h = norm.then(DOUBLING, doubled_kernel(layer.weight), layer.bias, x)
+        else:
+            h = layer(nearest_upsample(norm(x), shape))
         return self.residual.finish(h, embedding).add_(nearest_upsample(x, shape))
 
 
@@ -356,7 +367,7 @@ class UNet(nn.Module):
         h, skips = self.encoder(x, embedding)
         for level in self.levels:
             h = level(h, embedding, skips)
-        return depth_to_space(self.out(*self.norm(h)), self.patch)
+        return depth_to_space(self.norm.then(SAME, self.out.weight, self.out.bias, h), self.patch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,4 +412,4 @@ class UNetEncoder(nn.Module):
         refuse_other_grid(x, self.spec)
         embedding = silu(self.embedding(noise_level, condition, position))
         h, _ = self.encoder(x, embedding)
-        return self.pool(*self.norm(h))
+        return self.pool(self.norm(h))

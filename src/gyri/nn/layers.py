@@ -6,8 +6,8 @@ blocks work on tensors (B, C, *S) whatever their number of axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,87 @@ def conv(
     )
 
 
+class Convolution(NamedTuple):
+    """A convolution that takes its input in parts, as if they were joined along channels.
+
+    Weights are (C_out, C_in, ...), or (C_in, C_out, ...) where `transposed`.
+    """
+
+    stride: int = 1
+    padding: int = 0
+    transposed: bool = False
+
+    def split(self, weight: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the weights of each part."""
+        return weight.split([part.shape[1] for part in parts], dim=0 if self.transposed else 1)
+
+    def __call__(
+        self,
+        parts: Sequence[Tensor],
+        weight: Tensor,
+        bias: Tensor | None,
+        onto: Tensor | None = None,
+    ) -> Tensor:
+        """Convolve tensors (B, C_i, *S), sum of C_i = C_in.
+
+        The result is added in place to `onto` (B, C_out, *S'), if given; this must be no view.
+        """
+        functions = CONVOLVE_TRANSPOSED if self.transposed else CONVOLVE
+        convolve = functions[parts[0].ndim - 2]
+        biases = [bias, *[None] * (len(parts) - 1)]
+        for part, part_weight, part_bias in zip(parts, self.split(weight, parts), biases):
+            if part_weight[0, 0].numel() == 1 and self.stride == 1:
+                y = pointwise(part, part_weight.flatten(1), part_bias)
+            else:
+                y = convolve(part, part_weight, part_bias, stride=self.stride, padding=self.padding)
+            onto = y if onto is None else onto.add_(y)
+        assert onto is not None
+        return onto
+
+    def backward(
+        self,
+        grad: Tensor,
+        parts: Sequence[Tensor],
+        weight: Tensor,
+        needed: tuple[bool, bool],
+    ) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+        """Return gradients of parts, weight and bias; of these two where `needed`.
+
+        The gradients of parts are fresh tensors that may be changed.
+        """
+        dims = weight.ndim - 2
+        of_weight, of_bias = needed
+        grads, weight_grads, bias_grad = [], [], None
+        for number, (part, part_weight) in enumerate(zip(parts, self.split(weight, parts))):
+            mask = [True, of_weight, of_bias and number == 0]
+            to_part, to_weight, to_bias = torch.ops.aten.convolution_backward(
+                grad,
+                part,
+                part_weight,
+                [grad.shape[1]],
+                [self.stride] * dims,
+                [self.padding] * dims,
+                [1] * dims,
+                self.transposed,
+                [0] * dims,
+                1,
+                mask,
+            )
+            grads.append(to_part)
+            weight_grads.append(to_weight)
+            bias_grad = to_bias if mask[2] else bias_grad
+        joined = torch.cat(weight_grads, dim=0 if self.transposed else 1) if of_weight else None
+        return grads, joined, bias_grad
+
+
+SAME = Convolution(padding=1)
+"""Kernel of 3 that keeps the grid."""
+POINTWISE = Convolution()
+"""Kernel of 1."""
+DOUBLING = Convolution(stride=2, padding=1, transposed=True)
+"""Kernel of 4 that doubles the grid."""
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a linear map (C_out, C_in) to every voxel of x (B, C_in, *S)."""
     if x.ndim == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
@@ -61,23 +142,6 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         slices = x.transpose(1, 2).flatten(0, 1)
         return pointwise(slices, weight, bias).unflatten(0, (len(x), -1)).transpose(1, 2)
     return CONVOLVE[x.ndim - 2](x, weight.reshape(*weight.shape, *[1] * (x.ndim - 2)), bias)
-
-
-def convolve_parts(layer: nn.Conv2d | nn.Conv3d, parts: tuple[Tensor, ...]) -> Tensor:
-    """Convolve tensors (B, C_i, *S) as if they were joined along channels."""
-    weights = layer.weight.split([part.shape[1] for part in parts], dim=1)
-    y = _convolve(layer, parts[0], weights[0], layer.bias)
-    for part, weight in zip(parts[1:], weights[1:]):
-        y = y.add_(_convolve(layer, part, weight, None))
-    return y
-
-
-def _convolve(
-    layer: nn.Conv2d | nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
-    if layer.kernel_size[0] == 1:
-        return pointwise(x, weight.flatten(1), bias)
-    return CONVOLVE[x.ndim - 2](x, weight, bias, padding=layer.padding)
 
 
 def doubled_kernel(weight: Tensor) -> Tensor:
@@ -99,16 +163,20 @@ def doubled_kernel(weight: Tensor) -> Tensor:
     return weight.transpose(0, 1)
 
 
+def doubles(x: Tensor, shape: torch.Size) -> bool:
+    """Whether `shape` is twice the grid of x (B, C, *S) along every axis."""
+    return all(size == 2 * half for size, half in zip(shape, x.shape[2:]))
+
+
 def upsample_convolve(layer: nn.Conv2d | nn.Conv3d, x: Tensor, shape: torch.Size) -> Tensor:
     """Apply a convolution of kernel 3 to ``nearest_upsample(x, shape)``.
 
     Where every axis doubles, the taps that meet the same voxel are merged first: 4 instead of 9
     products a pixel, 8 instead of 27 a voxel, and no upsampled tensor.
     """
-    if any(size != 2 * half for size, half in zip(shape, x.shape[2:])):
-        return layer(nearest_upsample(x, shape))
-    convolve = CONVOLVE_TRANSPOSED[len(shape)]
-    return convolve(x, doubled_kernel(layer.weight), layer.bias, stride=2, padding=1)
+    if doubles(x, shape):
+        return DOUBLING([x], doubled_kernel(layer.weight), layer.bias)
+    return layer(nearest_upsample(x, shape))
 
 
 def average_pool(dims: int) -> nn.AvgPool2d | nn.AvgPool3d:
