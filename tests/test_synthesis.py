@@ -39,14 +39,18 @@ def test_samples_are_a_bids_derivative_that_says_what_it_is(run, tmp_path):
     assert described["DatasetType"] == "derivative"
 
 
-def test_the_same_request_goes_on_and_gives_the_same_bytes(run, tmp_path):
-    api.sample(run, tmp_path / "a", num=3)
-    first = {p.name: p.read_bytes() for p in (tmp_path / "a").rglob("*.nii.gz")}
-    lost = next((tmp_path / "a").rglob("*syn0002*.json"))
-    lost.unlink()
-    api.sample(run, tmp_path / "a", num=3, batch=1)
-    second = {p.name: p.read_bytes() for p in (tmp_path / "a").rglob("*.nii.gz")}
-    assert first == second
+def test_the_same_request_goes_on_and_makes_only_what_is_lost(run, tmp_path):
+    cohort, _ = api.sample(run, tmp_path / "a", num=3)
+    before = cohort.volume_set().volumes
+    written = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*.nii.gz")}
+    next((tmp_path / "a").rglob("*syn0002*.json")).unlink()
+    again, _ = api.sample(run, tmp_path / "a", num=3, batch=1)
+    now = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "a").rglob("*.nii.gz")}
+    assert [name for name in now if now[name] != written[name]] == [
+        "sub-syn0002_desc-synthetic_T1w.nii.gz"
+    ]
+    # Matrix products of other sizes round differently in the last bits.
+    assert np.allclose(again.volume_set().volumes, before, atol=1e-4)
 
 
 def test_sample_k_does_not_depend_on_how_many_are_made(run, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from gyri.errors import DataError, UsageError
 from gyri.prepare.intensity import IntensityConfig, intensity
 from gyri.prepare.scan import PreparedScan
+from gyri.prepare.template import mni152
 from gyri.types import Channel
 
 
@@ -80,3 +81,39 @@ def test_no_contrast_and_bad_settings() -> None:
         intensity(scan(np.zeros(512)), IntensityConfig())
     with pytest.raises(UsageError, match="percentile is 0"):
         IntensityConfig(percentile=0)
+
+
+def after(values: np.ndarray, **settings: object) -> np.ndarray:
+    result = intensity(scan(values), IntensityConfig(**settings))  # type: ignore[arg-type]
+    assert (result.image[0][result.foreground == 0] == 0).all()
+    return result.image[0][result.foreground > 0]
+
+
+def test_min_max(values: np.ndarray) -> None:
+    inside = after(values, method="min-max")
+    expected = (values - values.min()) / (values.max() - values.min())
+    np.testing.assert_allclose(inside, expected, atol=1e-5)
+
+
+def test_z_score() -> None:
+    values = np.random.default_rng(0).normal(50, 5, 512)
+    inside = after(values, method="z-score")
+    assert inside.mean() == pytest.approx(0.5, abs=1e-4)
+    assert inside.std() == pytest.approx(0.125, abs=1e-3)
+
+
+def test_white_stripe_finds_the_brightest_peak() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(30, 3, 80), rng.normal(60, 4, 232), rng.normal(90, 3, 200)])
+    inside = after(values, method="white-stripe", level=0.7)
+    assert np.median(inside[values > 80]) == pytest.approx(0.7, abs=0.02)
+
+
+def test_histogram_gives_the_template_s_quantiles(values: np.ndarray) -> None:
+    template = mni152()
+    goal = np.quantile(template.image[template.mask], [0.1, 0.5, 0.9])
+    inside = after(values, method="histogram")
+    np.testing.assert_allclose(np.quantile(inside, [0.1, 0.5, 0.9]), goal, atol=0.01)
+    assert (np.diff(inside[np.argsort(values)]) >= 0).all()
+    with pytest.raises(UsageError, match="'histo'"):
+        IntensityConfig(method="histo")  # type: ignore[arg-type]

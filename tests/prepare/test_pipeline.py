@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.bids import bids_errors
 from tests.cohort.small import AFFINE, SHAPE, brain, small_cohort, subjects, write_oasis1
+from tests.prepare.heads import phantom_head
 
 from gyri.cohort.bids import Scan, read, write_raw
 from gyri.cohort.nifti import write_volume
@@ -18,7 +19,9 @@ from gyri.cohort.sources.oasis1 import oasis1
 from gyri.cohort.table import CONVENTIONAL
 from gyri.errors import DataError, UsageError
 from gyri.prepare import session as session_module
-from gyri.prepare.pipeline import default_shape, default_steps, prepare
+from gyri.prepare.defaults import default_shape, default_steps
+from gyri.prepare.pipeline import prepare
+from gyri.prepare.template import CENTRE_MM
 from gyri.registry import STEPS
 
 GRID = {"spacing_mm": 8.0, "shape": (20, 24, 20), "jobs": 1}
@@ -122,8 +125,8 @@ def bad_scans(folder: Path) -> dict[str, Scan]:
     cut.write_bytes(cut.read_bytes()[:-300])
     files = [page, series, holed, flat, cut]
     scans = [Scan.from_file(path, f"S{n:03d}", "T1w") for n, path in enumerate(files)]
-    large = np.ones((30, 30, 30), np.float32) * 100
-    large[0] = large[-1] = large[:, 0] = large[:, -1] = large[:, :, 0] = large[:, :, -1] = 0
+    large = np.zeros((30, 30, 30), np.float32)
+    large[1:-1, 8:22, 8:22] = 100
     scans.append(Scan("S005", "T1w", large, AFFINE))
     return {scan.subject: scan for scan in scans}
 
@@ -365,3 +368,55 @@ def test_real_native_scans(real_data: Path, tmp_path: Path) -> None:
     for volume in stored[:, 0]:
         box = np.argwhere(volume > 0)
         assert np.abs((box.min(0) + box.max(0)) / 2 - (19.5, 23.5, 19.5)).max() <= 1
+
+
+def heads_cohort(root: Path, count: int = 3) -> None:
+    values, affine, _ = phantom_head()
+    scans = []
+    for n in range(count):
+        moved = affine.copy()
+        moved[:3, 3] += 7 * n
+        scans.append(Scan(f"S{n:03d}", "T1w", values * (1 + n), moved))
+    columns = {name: CONVENTIONAL[name] for name in ("age", "sex")}
+    write_raw(root, name="heads", subjects=subjects(count), columns=columns, scans=scans)
+
+
+@pytest.mark.slow
+def test_whole_heads_are_masked_and_registered(tmp_path: Path) -> None:
+    heads_cohort(tmp_path / "raw")
+    cohort = prepare(tmp_path / "raw", tmp_path / "out", **GRID)
+    assert cohort.quarantine == []
+    sidecar = json.loads(
+        cohort.path("S001", "", cohort.channels[0]).with_suffix(".json").read_text()
+    )
+    assert [step["step"] for step in sidecar["Steps"]] == [
+        "reorient", "brain_mask", "register", "resample", "crop", "intensity",
+    ]  # fmt: skip
+    assert cohort.skull_stripped
+    stored, _ = cohort.load(cohort.table)
+    # The same head at other places and gains comes out the same.
+    assert np.corrcoef(stored[0].ravel(), stored[1].ravel())[0, 1] > 0.99
+    affine = np.array(cohort.grid.affine)
+    middle = affine[:3, :3] @ ((np.array(cohort.grid.shape) - 1) / 2) + affine[:3, 3]
+    np.testing.assert_allclose(middle, CENTRE_MM, atol=1e-6)
+
+
+def test_faces_are_refused_unless_allowed(tmp_path: Path) -> None:
+    heads_cohort(tmp_path / "raw")
+    plain = {**GRID, "shape": (40, 40, 40), "mask": False}
+    with pytest.raises(DataError, match=r"whole head, whose face.*--mask.*--allow-faces"):
+        prepare(tmp_path / "raw", tmp_path / "refused", **plain)
+    cohort = prepare(tmp_path / "raw", tmp_path / "out", allow_faces=True, **plain)
+    assert not cohort.skull_stripped
+    assert list(cohort.manifest["preparation"]["steps"][1]) == ["step", "spacing_mm", "through_mm"]
+
+
+def test_a_new_code_version_prepares_again(raw: Path, tmp_path: Path, monkeypatch) -> None:
+    cohort = prepare(raw, tmp_path / "out", **GRID)
+    path = cohort.path("S000", "", cohort.channels[0])
+    before = path.stat().st_mtime_ns
+    prepare(raw, tmp_path / "out", **GRID)
+    assert path.stat().st_mtime_ns == before
+    monkeypatch.setattr(session_module, "CODE_VERSION", session_module.CODE_VERSION + 1)
+    prepare(raw, tmp_path / "out", **GRID)
+    assert path.stat().st_mtime_ns > before

@@ -105,3 +105,31 @@ def test_grid_covers_and_shares_the_centre() -> None:
 def test_unusable_spacing() -> None:
     with pytest.raises(UsageError, match="spacing_mm is 0"):
         ResampleConfig(spacing_mm=0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.9, -3.7])
+def test_voxels_lie_where_they_are_asked_to(shift: float) -> None:
+    affine = diagonal(1.5, 1, 1)
+    affine[:3, 3] += shift
+    through = (-78.0, 2.0, 6.0)
+    shape, new = covering_grid(affine, (30, 33, 37), 4.0, through)
+    steps = (new[:3, 3] - through) / 4
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
+    old_low, old_high = (
+        affine[:3, 3] - np.array([0.75, 0.5, 0.5]),
+        affine[:3, 3] + np.array([29.5 * 1.5, 32.5, 36.5]),
+    )
+    assert (new[:3, 3] - 2 <= old_low + 0.01).all()
+    assert (new[:3, 3] + 4 * (np.array(shape) - 0.5) >= old_high - 0.01).all()
+
+
+def test_upright_and_general_grids_agree() -> None:
+    volume = np.random.default_rng(0).random((24, 26, 22)).astype(np.float32)
+    upright = prepared(volume, diagonal(1, 1, 1))
+    nearly = diagonal(1, 1, 1)
+    nearly[0, 1] = 2e-3
+    tilted = prepared(volume, nearly)
+    one = resample(upright, ResampleConfig(spacing_mm=2.5))
+    two = resample(tilted, ResampleConfig(spacing_mm=2.5))
+    assert one.shape == two.shape
+    np.testing.assert_allclose(one.image, two.image, atol=0.03)

@@ -15,21 +15,21 @@ def ball(radius: float = 8) -> np.ndarray:
 def test_a_stripped_scan_keeps_its_dark_voxels() -> None:
     volume = np.where(ball(), 100.0, 0)
     volume[11, 11, 8:16] = 0.5
-    np.testing.assert_array_equal(foreground(volume), ball())
+    np.testing.assert_array_equal(foreground(volume, np.eye(4)), ball())
 
 
 def test_a_head_in_noisy_air_is_found_without_holes() -> None:
     rng = np.random.default_rng(0)
     volume = np.abs(rng.normal(0, 3, (24, 24, 24))) + np.where(ball(), 100, 0)
     volume[ball(3)] = 1
-    assert (foreground(volume) == ball()).mean() > 0.999
+    assert (foreground(volume, np.eye(4)) == ball()).mean() > 0.999
 
 
 def test_nothing_in_it() -> None:
     volume = np.zeros((24, 24, 24))
     volume[3, 3, 3] = 1
     with pytest.raises(DataError, match="may be empty"):
-        foreground(volume)
+        foreground(volume, np.eye(4))
 
 
 def test_box() -> None:

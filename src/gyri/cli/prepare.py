@@ -30,6 +30,12 @@ class Command:
     """Shares or counts of TRAIN, VAL, HOLD and TEST; by default 150 : 22 : 100 : 30."""
     stratify: tuple[str, ...] | None = None
     """Columns that the split follows; by default age, sex, cdr, group, site, scanner as there."""
+    mask: bool | None = None
+    """Cut the brain out of whole heads; by default where most scans show heads."""
+    register: bool | None = None
+    """Move scans to MNI152 by an affine; by default where most scans show heads."""
+    allow_faces: bool = False
+    """Keep whole heads, faces included."""
     seed: int = 0
     """Of the split."""
     jobs: int | None = None
@@ -48,6 +54,9 @@ class Command:
             channels=self.channels,
             sizes=None if self.split is None else dict(zip(names, self.split)),
             stratify=self.stratify,
+            mask=self.mask,
+            register=self.register,
+            allow_faces=self.allow_faces,
             seed=self.seed,
             jobs=self.jobs,
         )

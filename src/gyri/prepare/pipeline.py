@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,9 +19,7 @@ from gyri.cohort.table import Cohort, ColumnType
 from gyri.errors import DataError, UsageError, nearest
 from gyri.prepare.claim import claimed
 from gyri.prepare.crop import CropConfig
-from gyri.prepare.intensity import IntensityConfig
-from gyri.prepare.reorient import ReorientConfig
-from gyri.prepare.resample import ResampleConfig
+from gyri.prepare.defaults import default_steps, has_whole_heads
 from gyri.prepare.session import INTENSITY_RANGE, Done, Steps, prepare_session
 from gyri.prepare.survey import (
     Finding,
@@ -35,9 +32,6 @@ from gyri.prepare.survey import (
 from gyri.registry import STEPS
 from gyri.runtime.progress import progress_bar
 from gyri.types import Channel, Grid
-
-FIELD_OF_VIEW_MM = (160, 192, 160)
-"""Holds an adult brain; its quarter and eighth are grids that halve evenly."""
 
 STRATIFY = ("age", "sex", "cdr", "group", "site", "scanner")
 """Columns that the split follows where a cohort has them and the caller names none."""
@@ -60,22 +54,6 @@ Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
-def default_shape(spacing_mm: float) -> tuple[int, int, int]:
-    """Return the grid that covers 160 x 192 x 160 mm: 40 x 48 x 40 voxels at 4 mm."""
-    counts = [max(1, round(extent / spacing_mm)) for extent in FIELD_OF_VIEW_MM]
-    return counts[0], counts[1], counts[2]
-
-
-def default_steps(spacing_mm: float, shape: tuple[int, int, int] | None = None) -> dict[str, Any]:
-    """Return reorient, resample, crop and intensity with their settings, in this order."""
-    return {
-        "reorient": ReorientConfig(),
-        "resample": ResampleConfig(spacing_mm=spacing_mm),
-        "crop": CropConfig(shape=shape or default_shape(spacing_mm)),
-        "intensity": IntensityConfig(),
-    }
-
-
 def prepare(
     cohort: Path | Cohort,
     out: Path,
@@ -84,6 +62,9 @@ def prepare(
     shape: tuple[int, int, int] | None = None,
     channels: Sequence[str] = ("T1w",),
     steps: Steps | None = None,
+    mask: bool | None = None,
+    register: bool | None = None,
+    allow_faces: bool = False,
     sizes: Mapping[str, float] | None = None,
     stratify: Sequence[str] | None = None,
     seed: int = 0,
@@ -104,6 +85,10 @@ def prepare(
     shape : voxels along I, J, K; None covers 160 x 192 x 160 mm.
     channels : modalities to prepare, in order; each session needs all of them.
     steps : registered step -> its config, in order; None gives `default_steps`.
+    mask, register : take the brain out of the head, bring it to MNI152; ignored where `steps` is
+        given. None does both where the cohort shows whole heads, unless `allow_faces`.
+    allow_faces : use whole heads as they are. Otherwise a head that no step strips or defaces is
+        quarantined: a face can be recognised.
     sizes, seed : see `split_subjects`; the subjects with at least one good scan are dealt.
     stratify : columns that the split follows; None takes what there is of `STRATIFY`.
     jobs : processes; None takes all cores unless the cohort is small.
@@ -122,7 +107,13 @@ def prepare(
     cohort = cohort if isinstance(cohort, Cohort) else read(cohort)
     if (cohort.root / MANIFEST).is_file():
         raise DataError(f"{cohort.root} is prepared already; expected the raw cohort.")
-    steps = default_steps(spacing_mm, shape) if steps is None else dict(steps)
+    sessions = _sessions(cohort, tuple(channels))
+    if steps is None:
+        heads = None in (mask, register) and not allow_faces and has_whole_heads(sessions)
+        if heads:
+            _log.info("The cohort shows whole heads: brains are masked and registered to MNI152.")
+        steps = default_steps(spacing_mm, shape, whole_heads=heads, mask=mask, register=register)
+    steps = dict(steps)
     for name in steps:
         STEPS[name]
     for column in stratify or ():
@@ -136,8 +127,7 @@ def prepare(
     }
     out = Path(out).resolve()
     with claimed(out, settings):
-        sessions = _sessions(cohort, tuple(channels))
-        run = Run(cohort, out, steps, jobs)
+        run = Run(cohort, out, steps, jobs, allow_faces)
         findings, done = run.all_scans(sessions)
         return run.finish(sessions, findings, done, settings)
 
@@ -150,6 +140,7 @@ class Run:
     out: Path
     steps: Steps
     jobs: int | None
+    allow_faces: bool = False
 
     def all_scans(self, sessions: list[Session]) -> tuple[list[Finding], list[Done]]:
         """Survey and then prepare every session; a fault is a result like any other."""
@@ -159,16 +150,19 @@ class Run:
         calls = [(survey_session, (session, known)) for session in sessions]
         with known_path.open("w", encoding="utf-8") as log:
             for label, before in known.items():
-                log.write(json.dumps({"label": label, **asdict(before)}) + "\n")
+                log.write(finding_line(label, before) + "\n")
             for session, finding in zip(sessions, self._map(calls, "Looking at scans")):
                 findings.append(finding)
-                log.write(finding_line(session, finding) + "\n")
+                log.write(finding_line(session.label, finding) + "\n")
                 log.flush()
         channels = _counted(sessions[0].channels, findings)
         sessions[:] = [replace(session, channels=channels) for session in sessions]
         steps = _with_window(self.steps, common_centre(findings))
         good = [i for i, finding in enumerate(findings) if not finding.fault]
-        tasks = [(prepare_session, (sessions[i], findings[i], steps, self.out)) for i in good]
+        tasks = [
+            (prepare_session, (sessions[i], findings[i], steps, self.out, self.allow_faces))
+            for i in good
+        ]
         done = [Done(fault=finding.fault) for finding in findings]
         for index, result in zip(good, self._map(tasks, "Preparing scans")):
             done[index] = result

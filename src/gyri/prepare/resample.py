@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gyri.errors import UsageError
+from gyri.prepare.itk import resampled
 from gyri.prepare.scan import PreparedScan
 from gyri.registry import STEPS
 
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 SAME_SPACING_MM = 1e-3
 FOREGROUND = 0.5
+REACH_SIGMA = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,12 @@ class ResampleConfig:
     Parameters
     ----------
     spacing_mm : distance between voxels along all axes.
+    through_mm : a place in the world where a voxel's centre lies, so that the voxels of
+        registered scans coincide; None keeps each scan's own centre.
     """
 
     spacing_mm: float = 4.0
+    through_mm: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.spacing_mm <= 16:
@@ -38,19 +42,23 @@ def resample(scan: PreparedScan, config: ResampleConfig) -> PreparedScan:
 
     The Gaussian's width is what the coarse voxel's point spread adds to the fine one's,
     ``sigma = sqrt(d_out^2 - d_in^2) / (2 sqrt(2 ln 2))`` (M. J. Cardoso et al., "Scale factor
-    point spread function matching", MICCAI 2015, eq. 5). The new grid shares the old one's centre
-    and covers it; a scan on a tilted grid comes out upright. A scan that already lies on such a
-    grid is left as it is.
+    point spread function matching", MICCAI 2015, eq. 5). The new grid covers the old one; a scan
+    on a tilted grid, or one whose affine a registration changed, comes out upright by this one
+    interpolation. A scan that already lies on such a grid is left as it is.
     """
     spacing = scan.spacing_mm
+    shape, affine = covering_grid(scan.affine, scan.shape, config.spacing_mm, config.through_mm)
     upright = np.allclose(scan.affine[:3, :3], np.diag(spacing), atol=SAME_SPACING_MM)
-    if upright and np.allclose(spacing, config.spacing_mm, atol=SAME_SPACING_MM):
+    same = upright and np.allclose(spacing, config.spacing_mm, atol=SAME_SPACING_MM)
+    if same and (config.through_mm is None or np.allclose(affine, scan.affine, atol=1e-3)):
         return scan.after("resample", {"spacing_mm": config.spacing_mm, "unchanged": True})
-    shape, affine = covering_grid(scan.affine, scan.shape, config.spacing_mm)
     sigma_mm = np.sqrt(np.maximum(config.spacing_mm**2 - spacing**2, 0)) / FWHM_PER_SIGMA
+    smooth = _Resampler(scan, affine, shape, sigma_mm / spacing, bool(upright))
     volumes = [
-        _resampled(volume, scan.affine, affine, shape, None if label else sigma_mm)
-        for volume, label in zip(scan.image, (c.kind == "label" for c in scan.channels))
+        resampled(volume, scan.affine, affine, shape, nearest=True)
+        if channel.kind == "label"
+        else smooth(volume)
+        for volume, channel in zip(scan.image, scan.channels)
     ]
     facts = {
         "spacing_mm": config.spacing_mm,
@@ -58,68 +66,93 @@ def resample(scan: PreparedScan, config: ResampleConfig) -> PreparedScan:
         "sigma_mm": np.round(sigma_mm, 4).tolist(),
         "upright_before": bool(upright),
     }
-    coverage = _resampled(scan.foreground, scan.affine, affine, shape, sigma_mm)
     return scan.after(
         "resample",
         facts,
         image=np.stack(volumes),
         affine=affine,
-        foreground=np.clip(coverage, 0, 1),
+        foreground=np.clip(smooth(scan.foreground), 0, 1),
     )
 
 
 def covering_grid(
-    affine: np.ndarray, shape: tuple[int, int, int], spacing_mm: float
+    affine: np.ndarray,
+    shape: tuple[int, int, int],
+    spacing_mm: float,
+    through_mm: tuple[float, float, float] | None = None,
 ) -> tuple[tuple[int, int, int], np.ndarray]:
-    """Return shape and affine of the upright grid with the same centre that covers another."""
+    """Return shape and affine of the upright grid that covers another.
+
+    It shares the other's centre, or has a voxel's centre at `through_mm`.
+    """
     linear = affine[:3, :3]
     extent_mm = np.abs(linear) @ np.array(shape, dtype=float)
-    counts = np.ceil(extent_mm / spacing_mm - 1e-3).astype(int)
     centre = linear @ ((np.array(shape) - 1) / 2) + affine[:3, 3]
+    counts = np.ceil(extent_mm / spacing_mm - 1e-3).astype(int)
+    first = centre - spacing_mm * (counts - 1) / 2
+    if through_mm is not None:
+        steps = np.floor((first - through_mm) / spacing_mm + 1e-3)
+        counts = counts + (first - through_mm - steps * spacing_mm > 1e-3 * spacing_mm)
+        first = np.array(through_mm) + steps * spacing_mm
     new = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
-    new[:3, 3] = centre - spacing_mm * (counts - 1) / 2
+    new[:3, 3] = first
     return (int(counts[0]), int(counts[1]), int(counts[2])), new
 
 
-def _resampled(
-    volume: np.ndarray,
-    affine: np.ndarray,
-    new_affine: np.ndarray,
-    shape: tuple[int, int, int],
-    sigma_mm: np.ndarray | None,
-) -> np.ndarray:
-    """Resample (I, J, K) onto another grid; nearest neighbour where `sigma_mm` is None."""
-    import SimpleITK as sitk
+@dataclass(frozen=True)
+class _Resampler:
+    """Smooth and interpolate; along upright axes both are one small matrix an axis."""
 
-    image = _to_itk(volume, affine)
-    if sigma_mm is not None and sigma_mm.max() > 0:
-        image = sitk.DiscreteGaussian(image, variance=(sigma_mm**2).tolist(), maximumKernelWidth=64)
-    interpolator = sitk.sitkNearestNeighbor if sigma_mm is None else sitk.sitkLinear
-    spacing = np.sqrt((new_affine[:3, :3] ** 2).sum(axis=0))
-    resampled = sitk.Resample(
-        image,
-        [int(n) for n in shape],
-        sitk.Transform(3, sitk.sitkIdentity),
-        interpolator,
-        new_affine[:3, 3].tolist(),
-        spacing.tolist(),
-        (new_affine[:3, :3] / spacing).ravel().tolist(),
-        0.0,
-    )
-    return np.ascontiguousarray(sitk.GetArrayFromImage(resampled).transpose(2, 1, 0))
+    scan: PreparedScan
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    sigma_voxels: np.ndarray
+    upright: bool
+
+    def __call__(self, volume: np.ndarray) -> np.ndarray:
+        old, new = self.scan.affine, self.affine
+        if not self.upright:
+            smoothing = [_smoothing(n, s) for n, s in zip(volume.shape, self.sigma_voxels)]
+            return resampled(_along_axes(volume, smoothing), old, new, self.shape)
+        matrices = []
+        for axis, (count, sigma) in enumerate(zip(volume.shape, self.sigma_voxels)):
+            first = (new[axis, 3] - old[axis, 3]) / old[axis, axis]
+            step = new[axis, axis] / old[axis, axis]
+            places = first + step * np.arange(self.shape[axis])
+            matrices.append(_interpolation(places, count) @ _smoothing(count, sigma))
+        return _along_axes(volume, matrices)
 
 
-def _to_itk(volume: np.ndarray, affine: np.ndarray) -> Any:
-    # ITK's world is LPS; both grids are given in RAS and only their relation matters here.
-    import SimpleITK as sitk
+def _smoothing(count: int, sigma_voxels: float) -> np.ndarray:
+    """Return (count, count) a Gaussian whose rows sum to 1; the border's values go on outside."""
+    if sigma_voxels == 0:
+        return np.eye(count, dtype=np.float32)
+    reach = int(np.ceil(REACH_SIGMA * sigma_voxels))
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sigma_voxels) ** 2)
+    columns = np.clip(np.arange(count)[:, None] + offsets, 0, count - 1)
+    matrix = np.zeros((count, count))
+    np.add.at(matrix, (np.arange(count)[:, None], columns), weights / weights.sum())
+    return matrix.astype(np.float32)
 
-    image = sitk.GetImageFromArray(
-        np.ascontiguousarray(volume.astype(np.float32).transpose(2, 1, 0))
-    )
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    # Headers round their cosines, and ITK refuses a direction that is not orthonormal.
-    left, _, right = np.linalg.svd(affine[:3, :3] / spacing)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((left @ right).ravel().tolist())
-    return image
+
+def _interpolation(places: np.ndarray, count: int) -> np.ndarray:
+    """Return (len(places), count) linear interpolation, 0 beyond the outer voxels' far faces."""
+    inside = (places >= -0.5) & (places <= count - 0.5)
+    clipped = np.clip(places, 0, count - 1)
+    below = np.minimum(np.floor(clipped).astype(int), max(count - 2, 0))
+    share = clipped - below
+    matrix = np.zeros((len(places), count))
+    rows = np.arange(len(places))
+    np.add.at(matrix, (rows, below), (1 - share) * inside)
+    np.add.at(matrix, (rows, np.minimum(below + 1, count - 1)), share * inside)
+    return matrix.astype(np.float32)
+
+
+def _along_axes(volume: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
+    """Apply one matrix along each axis of (I, J, K)."""
+    first, second, third = matrices
+    values = volume.astype(np.float32) @ third.T
+    values = second @ values
+    rows = values.reshape(len(values), -1)
+    return np.ascontiguousarray((first @ rows).reshape(len(first), *values.shape[1:]))

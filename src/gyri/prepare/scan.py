@@ -12,6 +12,8 @@ from gyri.types import Channel
 
 BORDER_BACKGROUND = 0.9
 MIN_FOREGROUND = 0.005
+MAX_BRAIN_ML = 3000.0
+"""Stripped scans hold up to 2300 ml (in MNI space), heads on a background of 0 at least 4300."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,22 @@ class PreparedScan:
         return replace(self, history=(*self.history, {"step": step, **facts}), **changes)
 
 
-def foreground(volume: np.ndarray) -> np.ndarray:
+def foreground(volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Return the mask of what is not background.
 
-    Where the outer faces are (nearly) all exactly 0, the scan is stripped and every voxel that is
-    not 0 counts. Otherwise it is a whole head in air: Otsu's threshold, the largest component,
-    holes filled.
+    In a stripped scan every voxel that is not 0 counts. Otherwise it is a whole head in air:
+    Otsu's threshold, the largest component, holes filled.
 
     Parameters
     ----------
-    volume : (I, J, K) values.
+    volume, affine : (I, J, K) values and (4, 4) voxel to world.
 
     Raises
     ------
     DataError
         Less than 0.5 % of the voxels are foreground.
     """
-    mask = volume != 0 if is_stripped(volume) else _head(volume)
+    mask = volume != 0 if is_stripped(volume, affine) else _head(volume)
     if mask.mean() < MIN_FOREGROUND:
         raise DataError(
             f"{mask.mean():.2%} of the voxels are foreground, expected at least "
@@ -73,10 +74,17 @@ def foreground(volume: np.ndarray) -> np.ndarray:
     return mask
 
 
-def is_stripped(volume: np.ndarray) -> bool:
-    """Say whether at least 90 % of the outer faces of (I, J, K) are exactly 0."""
+def is_stripped(volume: np.ndarray, affine: np.ndarray) -> bool:
+    """Say whether a scan shows a brain without its head.
+
+    It does where at least 90 % of the outer faces of (I, J, K) are exactly 0 and what is not 0
+    would fit into a skull; archives set the air around some whole heads to 0 as well.
+    """
     faces = [np.take(volume, side, axis=axis) for axis in range(3) for side in (0, -1)]
-    return bool(np.mean(np.concatenate([face.ravel() for face in faces]) == 0) >= BORDER_BACKGROUND)
+    empty = np.mean(np.concatenate([face.ravel() for face in faces]) == 0)
+    voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+    support_ml = np.count_nonzero(volume) * voxel_ml
+    return bool(empty >= BORDER_BACKGROUND and support_ml <= MAX_BRAIN_ML)
 
 
 def _head(volume: np.ndarray) -> np.ndarray:

@@ -15,11 +15,14 @@ from gyri.cohort.files import read_json, write_json
 from gyri.cohort.nifti import write_volume
 from gyri.cohort.prepared import INT16_MAX, file_hash, prepared_path
 from gyri.errors import DataError
-from gyri.prepare.scan import is_stripped
+from gyri.prepare.scan import PreparedScan, is_stripped
 from gyri.prepare.survey import Finding, Session, read_session
 from gyri.registry import STEPS
 
 INTENSITY_RANGE = (0.0, 1.0)
+CODE_VERSION = 2
+"""Part of every preparation's key: raised when a step's result changes for the same settings."""
+
 Steps = Mapping[str, Any]
 """Registered step -> its config, in order."""
 
@@ -34,9 +37,13 @@ class Done:
     fault: str = ""
 
 
-def prepare_session(session: Session, finding: Finding, steps: Steps, out: Path) -> Done:
+def prepare_session(
+    session: Session, finding: Finding, steps: Steps, out: Path, allow_faces: bool = False
+) -> Done:
     """Take one session through the steps and write its volumes, or keep those that are there."""
     about = {
+        "version": CODE_VERSION,
+        "allow_faces": allow_faces,
         "subject": session.subject,
         "session": session.session,
         "steps": [{"step": name, **asdict(config)} for name, config in steps.items()],
@@ -49,7 +56,13 @@ def prepare_session(session: Session, finding: Finding, steps: Steps, out: Path)
         return kept
     try:
         scan = read_session(session)
-        stripped = is_stripped(scan.image[0])
+        stripped = _is_stripped(scan)
+        if not (stripped or allow_faces or _removes_faces(steps)):
+            raise DataError(
+                "it shows a whole head, whose face can be recognised. Take the brain out of it "
+                "with the step brain_mask (mask=True, --mask), or use it as it is with "
+                "allow_faces=True (--allow-faces)."
+            )
         for name, config in steps.items():
             scan = STEPS[name].component(scan, config)
     except DataError as error:
@@ -69,7 +82,7 @@ def prepare_session(session: Session, finding: Finding, steps: Steps, out: Path)
         files.append((str(relative), digest))
         sidecar = {
             "Sources": [f"bids:raw:{Path(session.files[index]).name}"],
-            "SkullStripped": stripped,
+            "SkullStripped": stripped or _strips(steps),
             "SourceSha256": finding.hashes[index],
             "Sha256": digest,
             "PreparationKey": key,
@@ -78,6 +91,19 @@ def prepare_session(session: Session, finding: Finding, steps: Steps, out: Path)
         }
         write_json(path.with_suffix(".json"), sidecar)
     return Done(scan.shape, affine, tuple(files))
+
+
+def _is_stripped(scan: PreparedScan) -> bool:
+    volumes = [v for v, channel in zip(scan.image, scan.channels) if channel.kind != "label"]
+    return all(is_stripped(volume, scan.affine) for volume in volumes)
+
+
+def _strips(steps: Steps) -> bool:
+    return "brain_mask" in steps and bool(steps["brain_mask"].apply)
+
+
+def _removes_faces(steps: Steps) -> bool:
+    return _strips(steps) or "deface" in steps
 
 
 def _kept(session: Session, key: str, out: Path) -> Done | None:

@@ -17,6 +17,8 @@ from gyri.prepare.scan import PreparedScan, box_centre_mm, foreground
 from gyri.types import Channel
 
 SAME_GRID = 1e-3
+VERSION = 2
+"""Raised when the same files would be found to be something else."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def read_session(session: Session) -> PreparedScan:
             raise DataError(f"{path}: labels must be integers from 0 on. Check the file.")
         volumes.append(volume.astype(np.float32))
     reference = next(i for i, channel in enumerate(session.channels) if channel.kind != "label")
-    mask = foreground(volumes[reference]).astype(np.float32)
+    mask = foreground(volumes[reference], first).astype(np.float32)
     history = ({"step": "read", "notes": notes},) if notes else ()
     return PreparedScan(np.stack(volumes), session.channels, first, mask, history)
 
@@ -135,9 +137,9 @@ def common_centre(findings: Sequence[Finding]) -> tuple[float, float, float] | N
     return x, y, z
 
 
-def finding_line(session: Session, finding: Finding) -> str:
-    """Return one line of JSON that `read_findings` understands."""
-    return json.dumps({"label": session.label, **asdict(finding)})
+def finding_line(label: str, finding: Finding) -> str:
+    """Return one line of JSON on the session called `label`, for `read_findings`."""
+    return json.dumps({"version": VERSION, "label": label, **asdict(finding)})
 
 
 def read_findings(path: Path) -> dict[str, Finding]:
@@ -149,6 +151,8 @@ def read_findings(path: Path) -> dict[str, Finding]:
         try:
             entry = json.loads(line)
         except ValueError:
+            continue
+        if entry.pop("version", None) != VERSION:
             continue
         label = entry.pop("label")
         entry["affine"] = tuple(map(tuple, entry["affine"]))
