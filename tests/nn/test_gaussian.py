@@ -26,24 +26,6 @@ def test_sample_has_the_fitted_covariance():
     assert torch.allclose(torch.cov(x.T), truth, atol=0.25)
 
 
-def test_denoise_is_the_gaussian_posterior_mean():
-    gaussian = LowRankGaussian.fit(drawn(), 2)
-    covariance = gaussian.basis @ torch.diag(gaussian.variance) @ gaussian.basis.T
-    covariance = covariance + gaussian.residual_variance * (
-        torch.eye(6) - gaussian.basis @ gaussian.basis.T
-    )
-    x_noised = torch.randn(3, 6, generator=torch.Generator().manual_seed(2))
-    alpha, sigma = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.4, 0.8, 0.99])
-    got = gaussian.denoise(x_noised, alpha, sigma)
-    for row in range(3):
-        a, s = alpha[row], sigma[row]
-        marginal = a**2 * covariance + s**2 * torch.eye(6)
-        want = gaussian.mean + a * covariance @ torch.linalg.solve(
-            marginal, x_noised[row] - a * gaussian.mean
-        )
-        assert torch.allclose(got[row], want, atol=1e-4)
-
-
 def test_fewer_rows_than_components_keeps_the_rank_that_exists():
     gaussian = LowRankGaussian.fit(drawn(4), 50)
     assert gaussian.num_components == 3

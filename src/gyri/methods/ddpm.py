@@ -47,8 +47,6 @@ from gyri.types import (
 
 logger = logging.getLogger(__name__)
 
-CONSTANT = 1e-3
-"""Range over TRAIN, of [-1, 1], below which a voxel counts as the same in everybody."""
 SCORE_QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where in the distribution of training levels `DDPM.score` asks the network."""
 
@@ -71,8 +69,8 @@ class DDPMConfig:
     loss_weighting : ``none`` weights the network's own target equally at all levels, ``min_snr``
         as Hang et al.; `min_snr_gamma` is its gamma.
     prior : ``gaussian`` gives the network the answer of a Gaussian fitted to TRAIN
-        (`prior_components` directions) and lets it predict the correction; for views with one item
-        a volume, with prediction ``x0`` or ``edm``.
+        (`prior_components` directions and a texture) and lets it predict the correction; for views with
+        one item a volume, with prediction ``x0`` or ``edm``.
     condition_dropout : probability that a column is made missing in training, for each column and
         once more for all together.
     optimiser : of the denoiser.
@@ -92,7 +90,7 @@ class DDPMConfig:
     loss_weighting: Literal["none", "min_snr"] = "none"
     min_snr_gamma: float = 5.0
     prior: Literal["none", "gaussian"] = "none"
-    prior_components: int = 64
+    prior_components: int = 20
     condition_dropout: float = 0.1
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(lr=2e-4, warmup_steps=100, clip_norm=1.0)
@@ -191,11 +189,8 @@ class DDPM(Method):
                     f"prior gaussian is fitted to one item of each of the {self.spec.num_train} "
                     f"TRAIN subjects in their order; calibrate was given {len(items)} items."
                 )
-            flat = items.flatten(1)
-            varies = flat.amax(0) - flat.amin(0) > CONSTANT
-            prior = GaussianPrior.fit(flat[:, varies], self.config.prior_components)
+            prior = GaussianPrior.fit(items, self.config.prior_components)
             self.state |= prior.tensors("prior")
-            self.state |= {"varies": varies, "constant": flat.mean(0)}
             self._prior = None
 
     @property
@@ -203,10 +198,10 @@ class DDPM(Method):
         """The linear prior as `state` holds it, None where the recipe has none."""
         if self.config.prior == "none":
             return None
-        span = self.state.get("prior.span")
-        if span is None:
+        error = self.state.get("prior.error")
+        if error is None:
             raise UsageError("The Gaussian prior is not fitted: call calibrate with TRAIN items.")
-        if self._prior is None or self._prior.span is not span:
+        if self._prior is None or self._prior.error is not error:
             self._prior = GaussianPrior.from_tensors(self.state, "prior")
         return self._prior
 
@@ -248,14 +243,9 @@ class DDPM(Method):
         else:
             base, network_input = c_skip * x_noised, c_in * x_noised
         if prior is not None:
+            base = prior.denoise(x_noised, alpha, sigma, subject)
             # Voxels that are the same in all of TRAIN are known, at every level.
-            varies = self.state["varies"]
-            known = prior.denoise(x_noised.flatten(1)[:, varies], alpha, sigma, subject)
-            base = self.state["constant"].repeat(len(x_noised), 1)
-            base[:, varies] = known
-            base = base.reshape(x_noised.shape)
-            c_out = over_items(prior.error_at(alpha, sigma), x_noised)
-            c_out = c_out * varies.reshape(x_noised.shape[1:])
+            c_out = over_items(prior.error_at(alpha, sigma), x_noised) * prior.varies
             network_input = torch.cat([network_input, base], dim=1)
         return base, c_out, network_input
 

@@ -80,28 +80,6 @@ class LowRankGaussian:
             x = x + self.residual_variance.sqrt() * white
         return x
 
-    def denoise(self, x_noised: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Return E[x0 | x_noised] for ``x_noised = alpha x0 + sigma eps``.
-
-        Parameters
-        ----------
-        x_noised : (B, d).
-        alpha, sigma : (B,).
-        """
-        alpha, sigma = alpha[:, None], sigma[:, None]
-
-        def gain(variance: Tensor) -> Tensor:
-            return alpha * variance / (alpha**2 * variance + sigma**2).clamp_min(1e-20)
-
-        centred = x_noised - alpha * self.mean
-        coefficients = centred @ self.basis
-        rest = gain(self.residual_variance)
-        return (
-            self.mean
-            + rest * centred
-            + (coefficients * (gain(self.variance) - rest)) @ (self.basis.T)
-        )
-
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors by name, for a method's `state`."""
         return {f"{prefix}.{name}": getattr(self, name) for name in self.__dataclass_fields__}
