@@ -69,8 +69,8 @@ class DDPMConfig:
     loss_weighting : ``none`` weights the network's own target equally at all levels, ``min_snr``
         as Hang et al.; `min_snr_gamma` is its gamma.
     prior : ``gaussian`` gives the network the answer of a Gaussian fitted to TRAIN
-        (`prior_components` directions and a texture) and lets it predict the correction; for views with
-        one item a volume, with prediction ``x0`` or ``edm``.
+        (`prior_components` directions and a texture) and lets it predict the correction; for views
+        with one item a volume, with prediction ``x0`` or ``edm``.
     condition_dropout : probability that a column is made missing in training, for each column and
         once more for all together.
     optimiser : of the denoiser.
