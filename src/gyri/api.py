@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gyri.cohort.prepared import PreparedCohort
+from gyri.cohort.archive import opened
+from gyri.cohort.prepared import MANIFEST, PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
 from gyri.cohort.table import Cohort
 from gyri.errors import DataError, UsageError
 from gyri.prepare.pipeline import prepare
+from gyri.prepare.plan import Choices
 from gyri.recipe import Recipe
 from gyri.registry import SOURCES
 from gyri.runtime.device import machine
@@ -36,7 +38,16 @@ from gyri.training.run import Model, Run
 if TYPE_CHECKING:
     from gyri.evaluation.scores import Scores
 
-__all__ = ["evaluate", "import_cohort", "prepare", "report", "sample", "train"]
+__all__ = [
+    "cohort_page",
+    "evaluate",
+    "import_cohort",
+    "prepare",
+    "quality_page",
+    "report",
+    "sample",
+    "train",
+]
 
 
 def import_cohort(source: str, src: Path | str | None, out: Path | str, **options: Any) -> Cohort:
@@ -45,13 +56,57 @@ def import_cohort(source: str, src: Path | str | None, out: Path | str, **option
     Parameters
     ----------
     source : name of a registered source, see ``gyri list sources``.
-    src : folder of the data set; None for sources that make their own scans.
+    src : folder of the data set, or an archive of it; None for sources that make their own scans.
     out : new folder.
     options : settings of the source.
     """
     component = SOURCES[source].component
-    cohort: Cohort = component(None if src is None else Path(src), Path(out), **options)
+    if src is None:
+        made: Cohort = component(None, Path(out), **options)
+        return made
+    with opened(Path(src)) as folder:
+        cohort: Cohort = component(folder, Path(out), **options)
     return cohort
+
+
+def preview_preparation(
+    cohort: Path | Cohort,
+    out: Path,
+    num: int = 3,
+    choices: Choices | None = None,
+    *,
+    jobs: int | None = None,
+    dask: str | None = None,
+) -> list[Path]:
+    """Picture what each step of a preparation makes of some scans; nothing is prepared.
+
+    Whole heads are pictured only where the choices allow faces.
+
+    Parameters
+    ----------
+    cohort, out : as for `prepare`; the pictures go to ``out/preview``.
+    num : scans, evenly spread over the cohort.
+    choices : steps, channels and so on, under the names that `prepare` gives them.
+    jobs, dask : as for `prepare`; all scans are looked at, whose common window is needed.
+
+    Returns
+    -------
+    list of Path
+        One PNG a scan: a row a step, before and after it.
+    """
+    from gyri.prepare.preview import PREVIEWS, previewed
+    from gyri.report.figures import png
+    from gyri.report.steps import stages_figure
+
+    choices = choices or Choices()
+    folder = Path(out) / PREVIEWS
+    pictures = []
+    for preview in previewed(cohort, out, choices, num, jobs, dask):
+        path = folder / f"{preview.session.label.replace(' ', '_')}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(stages_figure(preview, allow_faces=choices.allow_faces)))
+        pictures.append(path)
+    return pictures
 
 
 def train(
@@ -183,3 +238,38 @@ def report(
         )
         advance()
     return page
+
+
+def quality_page(
+    prepared: Path | str, *, out: Path | str | None = None, allow_faces: bool = False
+) -> Path:
+    """Write the quality page of a prepared cohort; see `gyri.report.quality`.
+
+    Parameters
+    ----------
+    prepared : prepared cohort.
+    out : file, by default ``PREPARED/quality.html``.
+    allow_faces : picture whole heads in three planes; otherwise only above the orbits.
+    """
+    from gyri.report.quality import write_quality_page
+
+    cohort = PreparedCohort.read(Path(prepared))
+    return write_quality_page(cohort, Path(out) if out else None, allow_faces=allow_faces)
+
+
+def cohort_page(cohort: Path | str, out: Path | str, *, allow_faces: bool = False) -> Path:
+    """Write a page of who is in a cohort and what every scan looks like.
+
+    Parameters
+    ----------
+    cohort : raw cohort; of a prepared one the quality page is written.
+    out : file.
+    allow_faces : picture whole heads in three planes; otherwise only above the orbits.
+    """
+    from gyri.cohort import bids
+    from gyri.report.inventory import write_cohort_page
+
+    root = Path(cohort)
+    if (root / MANIFEST).is_file():
+        return quality_page(root, out=out, allow_faces=allow_faces)
+    return write_cohort_page(bids.read(root), Path(out), allow_faces=allow_faces)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class GyriError(Exception):
@@ -26,6 +27,26 @@ class DataError(GyriError, ValueError):
     """A file, table or cohort that cannot be used as it is."""
 
     exit_code = 65
+
+
+class FileFault(DataError):
+    """One file that cannot be used; the others can.
+
+    Parameters
+    ----------
+    path : the file.
+    rule : what is wrong with it.
+    fix : what to do about it, a sentence.
+    """
+
+    def __init__(self, path: Path, rule: str, fix: str) -> None:
+        super().__init__(path, rule, fix)
+        self.path = path
+        self.reason = f"{rule}. {fix}"
+        """What is wrong, without the file's name: names of files may name people."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class UnavailableError(GyriError, RuntimeError):

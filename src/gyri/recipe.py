@@ -5,17 +5,139 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field
 
 from gyri.errors import DataError, UsageError, nearest
-from gyri.registry import METHODS, NETWORKS, VIEWS, Registry
+from gyri.registry import METHODS, NETWORKS, VIEWS
+from gyri.settings import Component, component, known_key, read_yaml, typed
 from gyri.types import Grid, ItemSpec, Method
 from gyri.views.base import View
+
+Span = tuple[float, float]
+"""Lowest and highest value of a uniform draw; twice the same value fixes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Augment:
+    """What every augmentation has.
+
+    Parameters
+    ----------
+    p : probability that an item is changed.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    moves: ClassVar[bool] = True
+    """Whether voxels move, labels with them; otherwise the brain's intensities alone change."""
+
+    p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"p is {self.p:g}; a probability is from 0 to 1")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"{item.name} is {list(value)}; give [lowest, highest]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip(_Augment):
+    """Mirror along one axis. Flipping left and right loses laterality."""
+
+    axis: Literal["left_right", "back_front", "foot_head"]
+    name: Literal["flip"] = "flip"
+    p: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotate(_Augment):
+    """Turn around one axis through the grid's centre by `degrees`."""
+
+    axis: Literal["left_right", "back_front", "foot_head"]
+    name: Literal["rotate"] = "rotate"
+    degrees: Span = (-10.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoom(_Augment):
+    """Enlarge by `factor`, the grid stays: what leaves it is cut, what is empty is background."""
+
+    name: Literal["zoom"] = "zoom"
+    factor: Span = (0.9, 1.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop(_Augment):
+    """Cut a box of `share` of each axis from a random place and enlarge it to the grid."""
+
+    name: Literal["crop"] = "crop"
+    share: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share:g}; it is above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elastic(_Augment):
+    """Bend: displacements of noise between -`magnitude` and `magnitude` voxels, smoothed.
+
+    `sigma` is the smoothing in voxels; it leaves a small part of the magnitude.
+    """
+
+    name: Literal["elastic"] = "elastic"
+    sigma: Span = (5.0, 8.0)
+    magnitude: Span = (50.0, 150.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift(_Augment):
+    """Add `offset` to the brain's intensities, of which 0 to 1 is the prepared range."""
+
+    moves: ClassVar[bool] = False
+    name: Literal["shift"] = "shift"
+    offset: Span = (-0.1, 0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale(_Augment):
+    """Multiply intensities by `factor`."""
+
+    moves: ClassVar[bool] = False
+    name: Literal["scale"] = "scale"
+    factor: Span = (0.9, 1.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gamma(_Augment):
+    """Raise intensities, over a volume's largest, to the power of `gamma`."""
+
+    moves: ClassVar[bool] = False
+    name: Literal["gamma"] = "gamma"
+    gamma: Span = (0.8, 1.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasField(_Augment):
+    """Multiply intensities by the exponential of a Legendre series of `degree`."""
+
+    moves: ClassVar[bool] = False
+    name: Literal["bias_field"] = "bias_field"
+    degree: int = 3
+    coefficients: Span = (-0.1, 0.1)
+
+
+Augment = Annotated[
+    Flip | Rotate | Zoom | Crop | Elastic | Shift | Scale | Gamma | BiasField,
+    Field(discriminator="name"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +149,13 @@ class DataConfig:
     channels : modalities, in the order of the volume's channels.
     sessions : ``first`` takes one scan a subject, ``all`` every session.
     spacing_mm : the spacing the recipe is made for; another is refused. None accepts any.
+    augment : changes of TRAIN volumes, in order; see `gyri.training.augment`. None by default.
     """
 
     channels: tuple[str, ...] = ("T1w",)
     sessions: Literal["first", "all"] = "first"
     spacing_mm: float | None = None
+    augment: tuple[Augment, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +192,6 @@ class TrainingConfig:
         for name in ("batch_size", "log_every", "snapshots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} is {getattr(self, name)}, it must be at least 1")
-
-
-@dataclass(frozen=True)
-class Component:
-    """A registered name with its typed settings."""
-
-    name: str
-    config: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +273,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         path = path / "recipe.yaml"
     if not path.is_file():
         raise DataError(f"There is no recipe {path}. Give a YAML file or a run folder.")
-    try:
-        mapping = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise DataError(f"{path} is no valid YAML: {error}") from None
+    mapping = read_yaml(path, "recipe")
     if not isinstance(mapping, dict):
         raise DataError(f"{path} holds {type(mapping).__name__}, not a mapping of recipe keys.")
     for override in overrides:
@@ -178,11 +291,11 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:
     """Turn plain data into a `Recipe`; see `load_recipe`."""
     for key in mapping:
-        _known_key(str(key), Recipe, str(key))
+        known_key(str(key), Recipe, str(key))
     for key in ("name", "view", "method", "training"):
         if key not in mapping:
             raise UsageError(f"the recipe has no {key!r}")
-    method = _component(mapping["method"], METHODS, "method")
+    method = component(mapping["method"], METHODS, "method")
     defaults = METHODS[method.name].component.default_networks(method.config)
     given = mapping.get("networks") or {}
     for slot in given:
@@ -196,10 +309,10 @@ def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:
     for slot, name in defaults.items():
         section = given.get(slot, {})
         section = {"name": section} if isinstance(section, str) else {"name": name, **section}
-        networks[slot] = _component(section, NETWORKS, f"networks.{slot}")
+        networks[slot] = component(section, NETWORKS, f"networks.{slot}")
     return Recipe(
         name=str(mapping["name"]),
-        view=_component(mapping["view"], VIEWS, "view"),
+        view=component(mapping["view"], VIEWS, "view"),
         method=method,
         networks=networks,
         conditions=typed(mapping.get("conditions") or [], tuple[str, ...], "conditions"),
@@ -208,59 +321,6 @@ def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:
         seed=typed(mapping.get("seed", 0), int, "seed"),
         needs=typed(mapping.get("needs") or {}, dict[str, str], "needs"),
     )
-
-
-def _component(section: Any, registry: Registry, where: str) -> Component:
-    """Read a section ``{name: ..., settings}`` by the registry's typed config."""
-    if isinstance(section, str):
-        section = {"name": section}
-    if not isinstance(section, Mapping) or "name" not in section:
-        raise UsageError(f"{where}: expected a mapping with a 'name'; known: {', '.join(registry)}")
-    try:
-        entry = registry[section["name"]]
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-    settings = {key: value for key, value in section.items() if key != "name"}
-    return Component(entry.name, typed(settings, entry.config, where))
-
-
-def typed(value: Any, kind: Any, where: str) -> Any:
-    """Check `value` against a type, usually a dataclass of settings.
-
-    Raises
-    ------
-    UsageError
-        Naming the place, what came and, for a wrong key, the nearest right one.
-    """
-    _known_keys(value, kind, where)
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            place = ".".join([where, *(str(part) for part in problem["loc"])])
-            came = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-            problems.append(f"{place}: {problem['msg']}{came}")
-        raise UsageError("; ".join(problems)) from None
-
-
-def _known_keys(value: Any, kind: Any, where: str) -> None:
-    """Refuse keys that a dataclass, or a dataclass inside it, does not have."""
-    if not (is_dataclass(kind) and isinstance(value, Mapping)):
-        return
-    hints = get_type_hints(kind)
-    for key, inner in value.items():
-        place = f"{where}.{key}"
-        _known_key(str(key), kind, place)
-        _known_keys(inner, hints[key], place)
-
-
-def _known_key(key: str, kind: Any, place: str) -> None:
-    names = [f.name for f in fields(kind)]
-    if key not in names:
-        raise UsageError(
-            f"{place}: there is no such key.{nearest(key, names)} Keys here: {', '.join(names)}."
-        )
 
 
 def _override(mapping: dict[str, Any], text: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -23,8 +24,9 @@ from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.seeding import SampleRng, derive_seed, numpy_rng
 from gyri.training import checkpoint
+from gyri.training.labels import to_outside
 from gyri.training.run import Model, Run
-from gyri.types import Sampler, capabilities
+from gyri.types import Channel, Sampler, capabilities
 
 Row = dict[str, str | float | None]
 
@@ -124,7 +126,7 @@ def sample(
         "seed": seed,
         "num": len(rows),
         "grid": trained.info["grid"],
-        "channels": [channel["name"] for channel in trained.info["channels"]],
+        "channels": trained.info["channels"],
         "intensity_range": trained.info["intensity_range"],
         "skull_stripped": trained.info["skull_stripped"],
         "conditions": [list(row.values()) for row in rows],
@@ -153,9 +155,18 @@ def sample(
                     "Model": facts["checkpoint_sha256"],
                     "SamplingSeconds": round(seconds, 3),
                 }
-                cohort.write(names[k], ((volume + 1) / 2).numpy(), about)
+                parts = to_outside(volume, trained.channels, axis=0)
+                cohort.write(names[k], _stored_values(parts, trained.channels), about)
                 advance()
     return cohort, trained.schema.warnings(rows)
+
+
+def _stored_values(parts: Sequence[Tensor], channels: Sequence[Channel]) -> list[np.ndarray]:
+    """Bring intensities from [-1, 1] to [0, 1]; labels stay what they are."""
+    return [
+        part.numpy() if channel.kind == "label" else ((part + 1) / 2).numpy()
+        for part, channel in zip(parts, channels)
+    ]
 
 
 def _rows(

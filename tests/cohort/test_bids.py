@@ -161,6 +161,39 @@ def test_foreign_headings_are_harmonised(tmp_path: Path) -> None:
     assert cohort.subjects["icd_10"].tolist() == ["F32", None, "F33"]
 
 
+def test_declared_units_are_kept(tmp_path: Path) -> None:
+    small_cohort(tmp_path / "x", 2)
+    lines = ["participant_id\tage\teducation\tiq\theight", "sub-S000\t61\t12\t100\t1.7"]
+    lines.append("sub-S001\t30\t9\t110\t1.8")
+    (tmp_path / "x" / "participants.tsv").write_text("\n".join(lines) + "\n")
+    units = {"age": "Years", "education": "years", "iq": "n/a", "height": "m"}
+    about = {name: {"Description": name, "Units": unit} for name, unit in units.items()}
+    (tmp_path / "x" / "participants.json").write_text(json.dumps(about))
+    columns = read(tmp_path / "x").columns
+    assert {name: column.unit for name, column in columns.items()} == {
+        "age": "year", "education": "year", "iq": "", "height": "m",
+    }  # fmt: skip
+    assert columns["age"].description == CONVENTIONAL["age"].description
+
+
+def test_the_quarantine_of_an_import_is_read_again(tmp_path: Path) -> None:
+    bad = {"S001": Scan("S001", "T1w", fault="the file is empty. Copy it again.")}
+    written = small_cohort(tmp_path / "x", 3, bad)
+    assert bids_errors(tmp_path / "x") == []
+    again = read(tmp_path / "x")
+    assert list(again.subjects.index) == ["S000", "S002"]
+    assert again.quarantine == written.quarantine
+    assert again.quarantine[0] == {
+        "subject": "S001",
+        "session": "",
+        "file": "sub-S001/anat/sub-S001_T1w.nii.gz",
+        "rule": "the file is empty. Copy it again.",
+    }
+    everyone = {f"S00{n}": Scan(f"S00{n}", "T1w", fault="gone.") for n in range(2)}
+    with pytest.raises(DataError, match="None of the 2 scans of 'Small' can be used"):
+        small_cohort(tmp_path / "y", 2, everyone)
+
+
 def test_links_out_of_the_data_set_are_refused(tmp_path: Path) -> None:
     small_cohort(tmp_path / "x", 2)
     path = tmp_path / "x" / "sub-S000" / "anat" / "sub-S000_T1w.nii.gz"

@@ -9,7 +9,9 @@ import pytest
 from tests.cohort.layouts import write_nifti, write_pair
 from tests.cohort.small import AFFINE, brain
 
-from gyri.cohort.intake import Intake, beside, free_text, outside_links
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.privacy import beside, free_text
 from gyri.errors import DataError
 
 
@@ -28,24 +30,34 @@ def test_free_text_is_found_wherever_a_header_has_room(tmp_path: Path) -> None:
     assert free_text(tmp_path / "dicom.nii") == ["DICOM"]
 
 
-def test_a_damaged_file_goes_on_unless_its_header_may_name_someone(
+def test_a_damaged_file_has_a_fault_and_goes_nowhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     intake = Intake(stripped=False, faces=True)
     path = tmp_path / "a.nii"
-    write_nifti(path, brain(1))
+    write_nifti(path, brain(1), descrip="Roe^Jane")
     path.write_bytes(path.read_bytes()[:5000])
     with caplog.at_level(logging.WARNING):
         scan = intake.scan(path, "a", "T1w")
-    assert scan.file == path
-    assert "1 files could not be read" in intake.notes()[-1]
-    write_nifti(path, brain(1), descrip="Roe^Jane")
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(DataError, match=r"a\.nii: truncated.*cannot be copied as it is"):
-        intake.scan(path, "a", "T1w")
-    (tmp_path / "d.nii").write_bytes(b"\0" * 128 + b"DICM" + b"Roe" * 400)
-    with pytest.raises(DataError, match="cannot be copied as it is"):
-        intake.scan(tmp_path / "d.nii", "a", "T1w")
+    assert (scan.data, scan.file) == (None, None)
+    assert scan.fault.startswith("truncated: 5000 bytes")
+    assert str(path) in caplog.text
+    said = " ".join(intake.notes())
+    assert "descrip in 1" in said
+    assert (
+        f"1 files cannot be used, were not copied and are listed in quarantine.tsv: {path}: "
+        in said
+    )
+
+
+def test_a_mean_of_repetitions_needs_all_of_them(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.nii" for n in range(3)]
+    for path in paths:
+        write_nifti(path, brain(1))
+    paths[1].write_bytes(b"")
+    scan = Intake().mean(paths, "a", "T1w")
+    assert scan.fault.startswith("the file is empty")
+    assert scan.data is None
 
 
 def test_labels_stay_labels(tmp_path: Path) -> None:
@@ -62,8 +74,9 @@ def test_labels_stay_labels(tmp_path: Path) -> None:
     for wrong, message in ((0.5, "fractional"), (-1, "negative"), (2, "unexpected labels 2")):
         data[3] = wrong
         nib.Nifti1Image(data, AFFINE).to_filename(tmp_path / "l.nii.gz")
-        with pytest.raises(DataError, match=message):
-            intake.label(tmp_path / "l.nii.gz", "a", "x", levels={1: "one", 4: "four"})
+        faulty = intake.label(tmp_path / "l.nii.gz", "a", "x", levels={1: "one", 4: "four"})
+        assert message in faulty.fault
+        assert faulty.data is None
 
 
 def test_links_out_of_the_data_set_are_refused(tmp_path: Path) -> None:
@@ -72,8 +85,8 @@ def test_links_out_of_the_data_set_are_refused(tmp_path: Path) -> None:
     link = tmp_path / "src" / "a.nii"
     link.symlink_to(tmp_path / "elsewhere.nii")
     with pytest.raises(DataError, match=r"a\.nii links to .*outside the data set"):
-        outside_links(tmp_path / "src", [link])
-    outside_links(tmp_path, [link])
+        refuse_outside(tmp_path / "src", [link])
+    refuse_outside(tmp_path, [link])
 
 
 def test_files_beside_the_scans_are_reported(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.bids import bids_errors
 from tests.cohort.small import AFFINE, brain, small_cohort
 
 from gyri.cohort.bids import Scan, read, write_raw
-from gyri.cohort.merge import merge, twins, voxel_hash
+from gyri.cohort.merge import merge
 from gyri.cohort.nifti import read_volume
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType
 from gyri.errors import DataError, UsageError
@@ -109,14 +109,6 @@ def test_the_same_voxels_under_two_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sub-S002_T1w.nii.gz and .*sub-T009_T1w.nii.gz"):
         merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_twins_are_found_whatever_the_file_stores(tmp_path: Path) -> None:
-    small_cohort(tmp_path / "a", 2)
-    first, second = (tmp_path / f"a/sub-S00{n}/anat/sub-S00{n}_T1w.nii.gz" for n in (0, 1))
-    assert voxel_hash(first) != voxel_hash(second)
-    assert twins([("x", first), ("x", first), ("y", second)]) == []
-    assert twins([("x", first), ("y", first)]) == [(first, first)]
 
 
 def test_merged_again_keeps_the_first_source(tmp_path: Path) -> None:

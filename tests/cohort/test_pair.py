@@ -8,7 +8,8 @@ import pytest
 from tests.cohort.layouts import write_pair
 from tests.cohort.small import brain
 
-from gyri.cohort.pair import centred_affine, read_pair
+from gyri.cohort.header import centred_affine
+from gyri.cohort.pair import read_pair
 from gyri.errors import DataError, UsageError
 
 

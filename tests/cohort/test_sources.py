@@ -37,7 +37,10 @@ def test_oasis1_miniature(tmp_path: Path) -> None:
     assert ["OAS10002", "MR2"] in pairs
     assert cohort.covariates("OAS10002", "MR2")["delay"] == 20
     assert cohort.covariates("OAS10002", "MR2")["age"] == 41
-    assert cohort.notes == ["1 rows of the table have no scan here and are left out."]
+    assert cohort.notes == [
+        "1 rows of the table have no scan here and are left out.",
+        "Headers held free text (descrip in 6 files); none of it was copied.",
+    ]
     path = cohort.scans.set_index(["subject", "session"]).loc[("OAS10003", "MR1"), "path"]
     source = tmp_path / "src" / "OAS1_0003_MR1_T1w.nii.gz"
     for mine, theirs in zip(read_volume(Path(path))[:2], read_volume(source)[:2]):
@@ -81,7 +84,7 @@ def test_oasis1_missing_things(tmp_path: Path) -> None:
         oasis1(tmp_path / "src", tmp_path / "raw")
 
 
-def test_a_bad_file_is_taken_along_for_quarantine(
+def test_a_bad_file_is_listed_and_not_copied(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_oasis1(tmp_path / "src")
@@ -90,7 +93,14 @@ def test_a_bad_file_is_taken_along_for_quarantine(
     with caplog.at_level(logging.WARNING):
         cohort = oasis1(tmp_path / "src", tmp_path / "raw")
     assert "OAS1_0003_MR1" in caplog.text
-    assert len(cohort.scans) == 6
+    assert len(cohort.scans) == 5
+    assert "OAS10003" not in cohort.subjects.index
+    assert "1 people have no scan that can be used: OAS10003." in cohort.notes
+    entry = read(tmp_path / "raw").quarantine[0]
+    assert entry["file"] == "sub-OAS10003/ses-MR1/anat/sub-OAS10003_ses-MR1_T1w.nii.gz"
+    assert "the file is truncated" in entry["rule"]
+    assert not list((tmp_path / "raw" / "sub-OAS10003").rglob("*.nii*"))
+    assert bids_errors(tmp_path / "raw") == []
 
 
 def test_bids_is_written_anew(tmp_path: Path) -> None:

@@ -201,8 +201,9 @@ def test_brats_label_4_without_3(tmp_path: Path) -> None:
 def test_brats_refusals(tmp_path: Path) -> None:
     write_brats(tmp_path / "src", "BraTS-SSA-00002-000", (1, 2, 9))
     case = tmp_path / "src" / "BraTS-SSA-00002-000"
-    with pytest.raises(DataError, match=r"00002-000-seg\.nii\.gz: unexpected labels 9"):
-        brats(tmp_path / "src", tmp_path / "a")
+    listed = brats(tmp_path / "src", tmp_path / "a")
+    assert "unexpected labels 9; expected only 0, 1, 2, 3" in listed.quarantine[0]["rule"]
+    assert any(r"00002-000-seg.nii.gz: unexpected labels 9" in note for note in listed.notes)
     (case / "BraTS-SSA-00002-000-seg.nii.gz").unlink()
     notes = brats(tmp_path / "src", tmp_path / "b").notes
     assert "1 of 1 sessions have no segmentation." in notes
@@ -254,12 +255,15 @@ def test_adni_refusals(tmp_path: Path) -> None:
         adni(tmp_path / "src", tmp_path / "c")
 
 
-def test_a_damaged_file_whose_header_names_someone_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_file_whose_header_names_someone_is_not_copied(tmp_path: Path) -> None:
     write_adni(tmp_path / "src")
     bad = next((tmp_path / "src").rglob("*_I50001.nii"))
     bad.write_bytes(bad.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"I50001\.nii.*cannot be copied as it is"):
-        adni(tmp_path / "src", tmp_path / "raw")
+    cohort = adni(tmp_path / "src", tmp_path / "raw")
+    assert "005S0546" not in cohort.subjects.index
+    assert "truncated" in cohort.quarantine[0]["rule"]
+    for private in ("Roe", "1931", "I50001"):
+        assert private not in text(tmp_path / "raw")
 
 
 @pytest.mark.parametrize(("image", "faces"), [("native", True), ("stripped", False)])

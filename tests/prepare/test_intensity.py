@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from gyri.errors import DataError, UsageError
-from gyri.prepare.intensity import IntensityConfig, intensity
+from gyri.prepare.intensity import IntensityConfig, Scaling, intensity
 from gyri.prepare.scan import PreparedScan
 from gyri.prepare.template import mni152
 from gyri.types import Channel
@@ -64,7 +66,8 @@ def test_negative_values_move_the_zero(values: np.ndarray) -> None:
     np.testing.assert_allclose(np.corrcoef(inside, centred)[0, 1], 1, atol=1e-3)
 
 
-def test_labels_pass_untouched(values: np.ndarray) -> None:
+@pytest.mark.parametrize("method", get_args(Scaling))
+def test_labels_pass_every_method_untouched(values: np.ndarray, method: Scaling) -> None:
     before = scan(values)
     labels = np.arange(12**3, dtype=np.float32).reshape(12, 12, 12) % 3
     both = PreparedScan(
@@ -73,7 +76,15 @@ def test_labels_pass_untouched(values: np.ndarray) -> None:
         np.eye(4),
         before.foreground,
     )
-    np.testing.assert_array_equal(intensity(both, IntensityConfig()).image[1], labels)
+    done = intensity(both, IntensityConfig(method=method, output_range=(-1, 1)))
+    np.testing.assert_array_equal(done.image[1], labels)
+    assert 0 <= done.image[0].min() < done.image[0].max() <= 1
+
+
+@pytest.mark.parametrize("bad", [(1, 0), (0, 0), (0, float("inf"))])
+def test_wrong_ranges(bad: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="the lower first"):
+        IntensityConfig(output_range=bad)
 
 
 def test_no_contrast_and_bad_settings() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +18,21 @@ from gyri.cohort.nifti import write_volume
 from gyri.cohort.prepared import MANIFEST, PreparedCohort
 from gyri.cohort.sources.bids import bids
 from gyri.cohort.sources.oasis1 import oasis1
+from gyri.cohort.sources.phantom import phantom
 from gyri.cohort.table import CONVENTIONAL
-from gyri.errors import DataError, UsageError
+from gyri.errors import DataError, UnavailableError, UsageError
+from gyri.prepare import claim as claim_module
+from gyri.prepare import parallel as parallel_module
 from gyri.prepare import session as session_module
 from gyri.prepare.defaults import default_shape, default_steps
 from gyri.prepare.pipeline import prepare
+from gyri.prepare.plan import _with_window
+from gyri.prepare.steps import load_steps, parse_steps
+from gyri.prepare.survey import Finding
 from gyri.prepare.template import CENTRE_MM
 from gyri.registry import STEPS
 
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "prepare").glob("*.yaml"))
 GRID = {"spacing_mm": 8.0, "shape": (20, 24, 20), "jobs": 1}
 
 
@@ -124,7 +133,7 @@ def bad_scans(folder: Path) -> dict[str, Scan]:
     write_volume(cut, good, AFFINE, descrip="")
     cut.write_bytes(cut.read_bytes()[:-300])
     files = [page, series, holed, flat, cut]
-    scans = [Scan.from_file(path, f"S{n:03d}", "T1w") for n, path in enumerate(files)]
+    scans = [Scan(f"S{n:03d}", "T1w", file=path) for n, path in enumerate(files)]
     large = np.zeros((30, 30, 30), np.float32)
     large[1:-1, 8:22, 8:22] = 100
     scans.append(Scan("S005", "T1w", large, AFFINE))
@@ -333,7 +342,7 @@ def test_real_registered_scans(real_data: Path, tmp_path: Path) -> None:
     source = real_data / "oasis1-2mm"
     (tmp_path / "src").mkdir()
     for path in [source / "oasis_cross-sectional.csv", *sorted(source.glob("*_MR1_*.gz"))[:12]]:
-        (tmp_path / "src" / path.name).symlink_to(path)
+        shutil.copy(path, tmp_path / "src")
     oasis1(tmp_path / "src", tmp_path / "raw")
     cohort = prepare(tmp_path / "raw", tmp_path / "out", jobs=1)
     assert cohort.grid.shape == (40, 48, 40)
@@ -420,3 +429,151 @@ def test_a_new_code_version_prepares_again(raw: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(session_module, "CODE_VERSION", session_module.CODE_VERSION + 1)
     prepare(raw, tmp_path / "out", **GRID)
     assert path.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("method", "limits"),
+    [
+        ("percentile", (-1.0, 1.0)),
+        ("min-max", (0.0, 1.0)),
+        ("z-score", (-4.0, 4.0)),
+        ("white-stripe", (0.0, 1.25)),
+        ("histogram", (-1.0, 1.0)),
+    ],
+)
+def test_every_scaling_and_range_can_be_chosen(
+    raw: Path, tmp_path: Path, method: str, limits: tuple[float, float]
+) -> None:
+    names = ["reorient", {"name": "crop", "shape": [20, 24, 20]}]
+    scaling = {"name": "intensity", "method": method, "output_range": list(limits)}
+    cohort = prepare(raw, tmp_path / "out", steps=[*names, scaling], jobs=1)
+    assert cohort.quarantine == []
+    assert cohort.intensity_range == limits
+    stored, scale = cohort.load(cohort.table)
+    values = stored[:, 0] * scale
+    assert values[:, 0].max() == values.min() == pytest.approx(limits[0], abs=1e-4)
+    assert limits[0] < values.max() <= limits[1] + 1e-4
+    inside = [volume[volume > limits[0]] for volume in values]
+    if method == "percentile":
+        for brain_values in inside:
+            assert np.percentile(brain_values, 95) == pytest.approx(0.6, abs=0.02)
+    if method == "z-score":
+        # The files hold the z-scores themselves; the bright block lies beyond 4.
+        raw_values = brain(0)
+        z = (raw_values - raw_values[raw_values > 0].mean()) / raw_values[raw_values > 0].std()
+        assert np.sort(inside[0])[100] == pytest.approx(np.sort(z[raw_values > 0])[100], abs=2e-3)
+
+
+def test_steps_come_from_a_file(raw: Path, tmp_path: Path) -> None:
+    path = tmp_path / "steps.yaml"
+    path.write_text("- reorient\n- {name: crop, shape: [20, 24, 20]}\n- intensity\n")
+    one = prepare(raw, tmp_path / "one", steps=path, jobs=1)
+    other = prepare(raw, tmp_path / "other", steps=load_steps(path), jobs=1)
+    assert one.data_hash == other.data_hash
+    with pytest.raises(UsageError, match="spacing_mm came together with steps"):
+        prepare(raw, tmp_path / "both", steps=path, spacing_mm=2.0)
+    with pytest.raises(UsageError, match="Add the step intensity"):
+        prepare(raw, tmp_path / "raw-values", steps=["reorient"])
+
+
+def test_older_code_prepares_again_and_says_so(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = prepare(raw, tmp_path / "out", **GRID)
+    record = tmp_path / "out" / ".gyri" / "settings.json"
+    known = json.loads(record.read_text())
+    # As the first versions wrote it: settings alone, without those that steps have learned since.
+    older = deepcopy(known["settings"])
+    for step in older["steps"]:
+        step.pop("output_range", None)
+    record.write_text(json.dumps(older))
+    again = prepare(raw, tmp_path / "out", **GRID)
+    assert "was prepared by gyri before 0.1" in caplog.text
+    assert again.data_hash == first.data_hash
+    assert json.loads(record.read_text()) == known
+    caplog.clear()
+    prepare(raw, tmp_path / "out", **GRID)
+    assert caplog.text == ""
+    monkeypatch.setattr(claim_module, "CODE_VERSION", 99)
+    prepare(raw, tmp_path / "out", **GRID)
+    assert f"(preparation {session_module.CODE_VERSION})" in caplog.text
+
+
+def test_what_differs_is_named(raw: Path, tmp_path: Path) -> None:
+    prepare(raw, tmp_path / "out", **GRID)
+    with pytest.raises(DataError, match=r"split.seed was 0 and is 1 now\. Choose") as refused:
+        prepare(raw, tmp_path / "out", **{**GRID, "seed": 1})
+    assert "crop" not in str(refused.value)
+    with pytest.raises(DataError, match=r"crop.shape was \[20, 24, 20\] and is \[22, 24, 20\] now"):
+        prepare(raw, tmp_path / "out", **{**GRID, "shape": (22, 24, 20)})
+    order = ["reorient", {"name": "resample", "spacing_mm": 8}, "intensity"]
+    with pytest.raises(DataError, match="steps was reorient, resample, crop, intensity and is"):
+        prepare(raw, tmp_path / "out", steps=order)
+    assert (tmp_path / "out" / MANIFEST).is_file()
+
+
+def test_two_subjects_with_the_same_voxels_are_refused(raw: Path, tmp_path: Path) -> None:
+    source = raw / "sub-S002" / "anat" / "sub-S002_T1w.nii.gz"
+    moved = AFFINE.copy()
+    moved[:3, 3] += 1
+    write_volume(source, brain(5), moved, descrip="another header")
+    with pytest.raises(
+        DataError, match="same voxels lie under two subjects: sub-S002 and sub-S005"
+    ):
+        prepare(raw, tmp_path / "out", **GRID)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+    write_volume(source, brain(2), AFFINE, descrip="")
+    assert len(prepare(raw, tmp_path / "out", **GRID).table) == 8
+
+
+def test_registered_scans_share_a_window_whatever_the_steps(tmp_path: Path) -> None:
+    steps = parse_steps(["reorient", "register", "resample", "crop", "intensity"])
+    findings = [Finding((), (9, 9, 9), AFFINE.tolist(), (1.0, 2.0, 3.0))] * 2
+    placed = _with_window(steps, findings)
+    assert placed["crop"].centre_mm == CENTRE_MM
+    assert placed["resample"].through_mm == (0, 0, 0)
+    steps.pop("register")
+    assert _with_window(steps, findings)["crop"].centre_mm == (1, 2, 3)
+    assert _with_window(steps, findings)["resample"].through_mm is None
+    steps = parse_steps(["reorient", "conform", "crop", "intensity"])
+    assert _with_window(steps, findings)["crop"].centre_mm is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_pipelines_run(path: Path, tmp_path: Path) -> None:
+    phantom(None, tmp_path / "raw", num_subjects=2, spacing_mm=2.0, jobs=1)
+    cohort = prepare(tmp_path / "raw", tmp_path / "out", steps=path, jobs=1)
+    assert cohort.quarantine == []
+    shape, spacing, limits = {
+        "oasis1-2mm": ((80, 96, 80), 2, (0, 1)),
+        "s1-central-slices-218x182": ((182, 218, 10), 1, (0, 1)),
+        "s2-planes-256": ((256, 256, 256), 1, (-1, 1)),
+        "s3-32x128x128": ((128, 128, 32), 1.5, (0, 1)),
+        "conform-1mm": ((256, 256, 256), 1, (0, 1)),
+    }[path.stem]
+    assert (cohort.grid.shape, cohort.grid.spacing_mm) == (shape, (spacing,) * 3)
+    assert cohort.intensity_range == limits
+    stored, scale = cohort.load(cohort.table)
+    assert stored[0].min() * scale == pytest.approx(limits[0], abs=1e-4)
+    assert 0.02 < (stored[0] * scale > limits[0]).mean() < 0.7
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_gives_the_same(raw: Path, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    here = prepare(raw, tmp_path / "here", **{**GRID, "jobs": 2})
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, worker_dashboard_address=None
+    ) as cluster:
+        there = prepare(raw, tmp_path / "there", dask=cluster.scheduler_address, **GRID)
+    assert (there.data_hash, there.split_hash) == (here.data_hash, here.split_hash)
+
+
+def test_a_dask_cluster_that_does_not_answer(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_module, "CONNECT_S", 1)
+    with pytest.raises(UnavailableError, match="No Dask scheduler answers at tcp://127.0.0.1:1"):
+        prepare(raw, tmp_path / "out", dask="tcp://127.0.0.1:1", **GRID)

@@ -9,7 +9,7 @@ from tests.cohort.small import AFFINE, brain, small_cohort
 
 from gyri.cohort.bids import Scan
 from gyri.prepare.pipeline import prepare
-from gyri.prepare.quality import outliers, robust_z
+from gyri.prepare.quality import measure_scan, outliers, robust_limits, robust_z
 
 
 def test_the_odd_one_is_found(tmp_path: Path) -> None:
@@ -34,3 +34,30 @@ def test_robust_z() -> None:
         [0, 0, 0, 3 * 0.7979 / 0.75]
     )
     assert (robust_z(pd.Series([2.0, 2, 2])) == 0).all()
+
+
+def test_robust_limits_are_where_z_is_the_limit() -> None:
+    values = pd.Series([1.0, 2, 3, 4, 100])
+    low, high = robust_limits(values, 2.0)
+    z = robust_z(pd.concat([values, pd.Series([low, high])], ignore_index=True))
+    assert low == pytest.approx(3 - 2 / 0.6745)
+    assert high == pytest.approx(3 + 2 / 0.6745)
+    assert abs(z.iloc[-1]) == pytest.approx(abs(z.iloc[-2]))
+
+
+def test_noise_and_contrast_are_measured_in_any_unit() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 40, 40), bool)
+    mask[5:35, 5:35, 5:35] = True
+    slope = np.linspace(80, 120, 40)[:, None, None]
+    volume = np.where(mask, slope + rng.normal(0, 4, mask.shape), 0).astype(np.float32)
+    measured = measure_scan(volume, mask, voxel_ml=0.5)
+    assert measured["brain_ml"] == 13500
+    assert measured["mean_intensity"] == pytest.approx(100, rel=0.01)
+    assert measured["noise"] == pytest.approx(0.04, rel=0.03)
+    low, high = np.percentile(volume[mask], (10, 90))
+    assert measured["contrast"] == pytest.approx((high - low) / (high + low))
+    scaled = measure_scan(volume * 7, mask, voxel_ml=0.5)
+    assert scaled["noise"] == pytest.approx(measured["noise"], rel=1e-4)
+    assert scaled["contrast"] == pytest.approx(measured["contrast"], rel=1e-4)
+    assert set(measure_scan(volume, ~mask & mask, 0.5).values()) == {0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from dataclasses import dataclass
@@ -14,45 +15,70 @@ from gyri.errors import UsageError, nearest
 USAGE = """usage: gyri cohort import SOURCE SRC OUT [options]
        gyri cohort import SOURCE --help      layout, access, licence and options of a source
        gyri cohort merge A B ... --out OUT   one cohort with a source column
-       gyri cohort info COHORT               counts, ages, sexes, modalities, missing values
+       gyri cohort info COHORT               counts, ages, sexes, scanners, grids, missing values
+       gyri cohort info COHORT --out PAGE.html   the same as a page, with pictures
 
-`gyri list sources` names the sources; phantom makes its own scans and takes no SRC."""
+SRC is a folder or an archive of one. `gyri list sources` names the sources; phantom makes its own
+scans and takes no SRC."""
 
 
 @dataclass(frozen=True)
 class Info:
-    """Show what a raw or prepared cohort holds."""
+    """Show what a raw or prepared cohort holds; with --out also as a page with pictures."""
 
     cohort: tyro.conf.Positional[Path]
     """Raw BIDS or prepared cohort."""
+    out: Path | None = None
+    """HTML page with a picture of every subject, outliers marked; by default none is written."""
+    allow_faces: bool = False
+    """Picture whole heads in three planes; otherwise only above the orbits."""
 
     def run(self) -> None:
-        """Print the summary."""
-        from gyri.cohort import bids
-        from gyri.cohort.prepared import MANIFEST, PreparedCohort
-        from gyri.cohort.summary import describe
+        """Print the summary and write the page."""
+        from gyri import api
+        from gyri.cohort.prepared import MANIFEST
 
-        if (self.cohort / MANIFEST).is_file():
-            prepared = PreparedCohort.read(self.cohort)
-            splits = prepared.table["split"].groupby(level=0).first().value_counts()
-            grid = "x".join(map(str, prepared.grid.shape))
-            print(
-                f"{prepared.name}: {len(prepared.table)} prepared scans of "
-                f"{prepared.table.index.nunique()} subjects, {grid} voxels at "
-                f"{prepared.grid.spacing_mm[0]:g} mm, {len(prepared.quarantine)} in quarantine"
-            )
-            print("split          " + ", ".join(f"{name} {n}" for name, n in splits.items()))
-            first = prepared.table[~prepared.table.index.duplicated()]
-            lines = describe(first, prepared.columns)
+        is_prepared = (self.cohort / MANIFEST).is_file()
+        print("\n".join(_prepared_lines(self.cohort) if is_prepared else _raw_lines(self.cohort)))
+        if self.out is None:
+            print(f"Pictures: gyri cohort info {self.cohort} --out PAGE.html")
         else:
-            raw = bids.read(self.cohort)
-            scans = ", ".join(
-                f"{n} {name}" for name, n in raw.scans["modality"].value_counts().items()
-            )
-            print(f"{raw.name}: {len(raw.subjects)} subjects; scans: {scans}")
-            lines = [f"note           {note}" for note in raw.notes]
-            lines += describe(raw.subjects, raw.columns)
-        print("\n".join(lines))
+            print(api.cohort_page(self.cohort, self.out, allow_faces=self.allow_faces))
+
+
+def _raw_lines(root: Path) -> list[str]:
+    from gyri.cohort import bids
+    from gyri.cohort.summary import describe, describe_grids, read_headers
+
+    raw = bids.read(root)
+    scans = ", ".join(f"{n} {name}" for name, n in raw.scans["modality"].value_counts().items())
+    return [
+        f"{raw.name}: {len(raw.subjects)} subjects; scans: {scans}",
+        *[f"note           {note}" for note in raw.notes],
+        *describe(raw.subjects, raw.columns),
+        *describe_grids(read_headers(raw.scans)),
+    ]
+
+
+def _prepared_lines(root: Path) -> list[str]:
+    from gyri.cohort.prepared import PreparedCohort
+    from gyri.cohort.summary import describe
+
+    prepared = PreparedCohort.read(root)
+    splits = prepared.table["split"].groupby(level=0).first().value_counts()
+    grid = "x".join(map(str, prepared.grid.shape))
+    channels = ", ".join(
+        f"{channel.name} ({channel.num_labels} labels)" if channel.num_labels else channel.name
+        for channel in prepared.channels
+    )
+    return [
+        f"{prepared.name}: {len(prepared.table)} prepared scans of "
+        f"{prepared.table.index.nunique()} subjects, {grid} voxels at "
+        f"{prepared.grid.spacing_mm[0]:g} mm, RAS, {len(prepared.quarantine)} in quarantine",
+        f"channels       {channels}",
+        "split          " + ", ".join(f"{name} {n}" for name, n in splits.items()),
+        *describe(prepared.table[~prepared.table.index.duplicated()], prepared.columns),
+    ]
 
 
 @dataclass(frozen=True)
@@ -78,6 +104,7 @@ class Merge:
 
 def import_cohort(arguments: list[str]) -> None:
     """Run ``gyri cohort import``; a source's options are the arguments of its function."""
+    from gyri.cohort.archive import opened
     from gyri.registry import SOURCES
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -91,10 +118,10 @@ def import_cohort(arguments: list[str]) -> None:
         paths, options = ["SRC", "OUT"][-count:], ["--help"]
     elif len(paths) < count or any(path.startswith("-") for path in paths):
         raise UsageError(f"{source.name} takes {'OUT' if count == 1 else 'SRC OUT'}.\n{USAGE}")
-    importer = functools.partial(
-        source.component, Path(paths[0]) if count == 2 else None, Path(paths[-1])
-    )
-    cohort = tyro.cli(importer, prog=f"gyri cohort import {source.name}", args=options)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(opened(Path(paths[0]))) if count == 2 else None
+        importer = functools.partial(source.component, folder, Path(paths[-1]))
+        cohort = tyro.cli(importer, prog=f"gyri cohort import {source.name}", args=options)
     for note in cohort.notes:
         print(f"note: {note}")
     print(f"{cohort.root}: {len(cohort.subjects)} subjects, {len(cohort.scans)} scans")

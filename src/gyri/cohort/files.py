@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +61,17 @@ def read_tsv(path: Path) -> pd.DataFrame:
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no readable table: {error}. Correct it.") from None
+
+
+def refuse_outside(src: Path, paths: Iterable[Path]) -> None:
+    """Raise `DataError` for a file that a link takes from a place outside the data set.
+
+    The folders on the way count: a folder may be a link as well.
+    """
+    root = src.resolve()
+    for path in paths:
+        if not path.resolve().is_relative_to(root):
+            raise DataError(
+                f"{path} links to {path.resolve()}, outside the data set. "
+                "Copy the file into the data set."
+            )

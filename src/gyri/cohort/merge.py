@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from gyri.cohort import bids
 from gyri.cohort.bids import Scan, write_raw
 from gyri.cohort.files import read_json
-from gyri.cohort.nifti import read_volume
-from gyri.cohort.table import SCAN_COLUMNS, Cohort, ColumnType, is_safe_label, listed, snake_case
+from gyri.cohort.intake import Intake
+from gyri.cohort.privacy import kept, sidecar
+from gyri.cohort.table import SCAN_COLUMNS, Cohort, ColumnType, is_safe_label, listed
+from gyri.cohort.twins import twins
 from gyri.errors import DataError, UsageError
 from gyri.runtime.progress import track
 
 SOURCE = "source"
-KEPT = (
-    "SourceOrientation", "SkullStripped", "Faces", "LabelNames", "SourceConvention", "Synthetic",
-    "Manufacturer", "ManufacturersModelName", "MagneticFieldStrength",
-)  # fmt: skip
-"""What of a scan's sidecar goes on; anything else may name people, dates or machines."""
 
 
 def merge(cohorts: Sequence[Path], out: Path, names: Sequence[str] | None = None) -> Cohort:
@@ -68,17 +63,19 @@ def merge(cohorts: Sequence[Path], out: Path, names: Sequence[str] | None = None
             part.subjects[SOURCE] = name
     columns = _columns(parts)
     about = [read_json(root / "dataset_description.json", missing_ok=True) for root in roots]
+    intake = Intake()
     merged = write_raw(
         out,
         name=" + ".join(called),
         subjects=_stacked([part.subjects for part in parts], "subject"),
         columns=columns,
-        scans=_scans(parts),
+        scans=_scans(parts, intake),
         sessions=_sessions(parts),
         license="; ".join(_said(about, called, "License")),
         citation="; ".join(_said(about, called, "HowToAcknowledge")),
+        quarantine=[entry for part in parts for entry in part.quarantine],
     )
-    merged.notes += notes
+    merged.notes += notes + intake.notes()
     return merged
 
 
@@ -112,32 +109,6 @@ def _prefix_clashes(parts: list[Cohort], called: list[str], notes: list[str]) ->
     )
 
 
-def voxel_hash(path: Path) -> str:
-    """Return a hash of a volume's values; of an unreadable file's bytes."""
-    try:
-        values, _, _ = read_volume(path)
-        content = str(values.shape).encode() + values.astype(np.float32).tobytes(order="F")
-    except DataError:
-        content = Path(path).read_bytes()
-    return hashlib.sha256(content).hexdigest()
-
-
-def twins(scans: Iterable[tuple[str, Path]]) -> list[tuple[Path, Path]]:
-    """Return pairs of files with the same voxels under different labels.
-
-    Parameters
-    ----------
-    scans : label and file; label images do not belong here, two may well be equal.
-    """
-    seen: dict[str, tuple[str, Path]] = {}
-    pairs = []
-    for label, path in scans:
-        first_label, first = seen.setdefault(voxel_hash(path), (label, path))
-        if first_label != label:
-            pairs.append((first, path))
-    return pairs
-
-
 def _refuse_twins(parts: list[Cohort]) -> None:
     scans = [
         (str(subject), Path(path))
@@ -155,17 +126,6 @@ def _refuse_twins(parts: list[Cohort]) -> None:
 
 def _is_label(path: str) -> bool:
     return "_dseg." in Path(path).name
-
-
-def _declared(part: Cohort, name: str) -> tuple[str, str]:
-    """Return kind and unit of a column as its cohort's own files declare them."""
-    column = part.columns[name]
-    for file in ("participants.json", "sessions.json"):
-        about = read_json(part.root / file, missing_ok=True)
-        for heading, entry in about.items():
-            if snake_case(heading) == name and isinstance(entry, dict) and "Units" in entry:
-                return column.kind, str(entry["Units"])
-    return column.kind, column.unit
 
 
 def _has_values(part: Cohort, name: str) -> bool:
@@ -193,7 +153,11 @@ def _separate_conflicts(parts: list[Cohort], called: list[str], notes: list[str]
     """Rename columns that mean different things in different cohorts."""
     for name in dict.fromkeys(name for part in parts for name in part.columns):
         having = [(part, who) for part, who in zip(parts, called) if name in part.columns]
-        meanings = {who: _declared(part, name) for part, who in having if _has_values(part, name)}
+        meanings = {
+            who: (part.columns[name].kind, part.columns[name].unit)
+            for part, who in having
+            if _has_values(part, name)
+        }
         if len(set(meanings.values())) < 2:
             _adopt(having, name)
             continue
@@ -208,7 +172,6 @@ def _separate_conflicts(parts: list[Cohort], called: list[str], notes: list[str]
                 continue
             own = f"{name}_{who.lower()}"
             part.columns = {own if n == name else n: c for n, c in part.columns.items()}
-            part.columns[own] = replace(part.columns[own], unit=meanings[who][1])
             part.subjects = part.subjects.rename(columns={name: own})
             part.sessions = part.sessions.rename(columns={name: own})
 
@@ -249,14 +212,8 @@ def _said(about: list[dict[str, Any]], called: list[str], key: str) -> list[str]
     return [f"{name}: {entry[key]}" for name, entry in zip(called, about) if entry.get(key)]
 
 
-def _scans(parts: list[Cohort]) -> Iterator[Scan]:
+def _scans(parts: list[Cohort], intake: Intake) -> Iterator[Scan]:
     rows = [row for part in parts for row in part.scans[list(SCAN_COLUMNS)].to_numpy().tolist()]
     for subject, session, modality, path in track(rows, "Merging scans"):
-        scan = Scan.from_file(Path(path), subject, modality, session, is_label=_is_label(path))
-        about = read_json(Path(re.sub(r"\.nii(\.gz)?$", ".json", path)), missing_ok=True)
-        scan.sidecar = {
-            key: about.get(key, scan.sidecar.get(key))
-            for key in KEPT
-            if key in about or key in scan.sidecar
-        }
-        yield scan
+        read = intake.label if _is_label(path) else intake.scan
+        yield read(Path(path), subject, modality, session, **kept(sidecar(Path(path))))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gyri.cohort.bids import Scan
-from gyri.cohort.files import read_json
-from gyri.cohort.intake import Intake, outside_links
-from gyri.cohort.table import listed
+import pandas as pd
+
+from gyri.cohort.bids import Scan, write_raw
+from gyri.cohort.files import read_json, refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.table import Cohort, ColumnType, listed
+from gyri.cohort.visits import person_table
 from gyri.errors import DataError
 from gyri.runtime.progress import track
 
@@ -95,7 +98,7 @@ def find_scans(src: Path, prefix: str, data_set: str) -> Found:
         files[key] = paths[0]
         if len(paths) > 1:
             notes.append(f"{' '.join(key)}: took {names[0]}, not {listed(names[1:])}.")
-    outside_links(src, files.values())
+    refuse_outside(src, files.values())
     return Found(dict(sorted(files.items())), notes)
 
 
@@ -124,7 +127,67 @@ def scanner_name(facts: dict[str, object]) -> str | None:
     return " ".join(parts) or None
 
 
-def import_scans(found: Found, intake: Intake, title: str) -> Iterator[Scan]:
+def session_rows(found: Found, people: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """Return one row a session: ``person``, ``subject``, ``session``, ``day`` and the person's own.
+
+    Parameters
+    ----------
+    people : index is the person's identifier.
+    table : where `people` were read from, for the message.
+
+    Raises
+    ------
+    DataError
+        Somebody has scans and no row.
+    """
+    if strangers := sorted({person for person, _ in found.sessions} - set(people.index)):
+        raise DataError(
+            f"{len(strangers)} people have scans and no row in {table}: {listed(strangers)}. "
+            "Use the full published table."
+        )
+    rows = people.loc[[person for person, _ in found.sessions]].reset_index()
+    rows["subject"] = rows["person"]
+    rows["session"] = [session for _, session in found.sessions]
+    rows["day"] = rows["delay"] = [float(session[1:]) for session in rows["session"]]
+    return rows
+
+
+def write_sessions(
+    out: Path,
+    found: Found,
+    rows: pd.DataFrame,
+    *,
+    name: str,
+    columns: Mapping[str, ColumnType],
+    of_the_session: Sequence[str],
+    citation: str,
+) -> Cohort:
+    """Write the scans, and what `rows` know of them, as a raw data set.
+
+    Parameters
+    ----------
+    rows : one row a session, see `session_rows`.
+    columns : types of the covariates; those that `rows` lack are left out.
+    of_the_session : covariates that another session measures again.
+    """
+    present = {key: column for key, column in columns.items() if key in rows}
+    subjects, sessions = person_table(rows, present, of_the_session)
+    intake = Intake(stripped=False, faces=True)
+    cohort = write_raw(
+        out,
+        name=name,
+        subjects=subjects,
+        columns=present,
+        scans=_scans(found, intake, f"Importing {name}"),
+        sessions=sessions,
+        license=LICENSE,
+        citation=citation,
+    )
+    cohort.notes += [*found.notes, *intake.notes()]
+    return cohort
+
+
+def _scans(found: Found, intake: Intake, title: str) -> Iterator[Scan]:
     """Yield the scans; a session is called by its day."""
     for (person, session, modality), path in track(found.files.items(), title):
         yield intake.scan(path, person, modality, session, **machine(path))

@@ -13,10 +13,18 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1PairHeader
 
-from gyri.cohort.nifti import SPACING_MM, STORED, VolumeInfo, _affine, _fault, _shape
-from gyri.errors import UsageError
+from gyri.cohort.header import (
+    HEADER_SIZE,
+    centred_affine,
+    refuse_kind,
+    refuse_spacing,
+    volume_affine,
+    volume_shape,
+)
+from gyri.cohort.nifti import VolumeInfo, refuse_constant
+from gyri.errors import FileFault
 
-HEADER_BYTES = 348
+ANALYZE_BYTES = 348
 NIFTI_PAIR = b"ni1\x00"
 
 
@@ -38,7 +46,7 @@ def read_pair(path: Path, *, axes: str) -> tuple[np.ndarray, np.ndarray, VolumeI
 
     Raises
     ------
-    DataError
+    FileFault
         Naming the file, the rule it breaks and the fix: a half of the pair is missing, no header,
         not three-dimensional, too large, another number of voxels than declared, NaN or Inf,
         constant.
@@ -46,61 +54,41 @@ def read_pair(path: Path, *, axes: str) -> tuple[np.ndarray, np.ndarray, VolumeI
     header_path, image_path = path.with_suffix(".hdr"), path.with_suffix(".img")
     for half in (header_path, image_path):
         if not half.is_file():
-            raise _fault(half, "this half of the pair is missing", "Copy .hdr and .img together.")
+            raise FileFault(
+                half, "this half of the pair is missing", "Copy .hdr and .img together."
+            )
     header = _header(header_path)
     notes: list[str] = []
-    shape = _shape(header_path, header, notes)
+    shape = volume_shape(header_path, header, notes)
     array = _voxels(image_path, header, shape)
     declared = bytes(header["magic"]) if "magic" in header.keys() else b""  # noqa: SIM118
     codes = [int(header[key]) for key in ("sform_code", "qform_code")] if declared else [0, 0]
     if any(codes):
-        affine = _affine(header_path, header, notes)
+        affine = volume_affine(header_path, header, shape, notes)
     else:
         affine = centred_affine(shape, _spacing(header_path, header), axes)
         notes.append(f"The header declares no orientation; {axes} is assumed.")
     return array, affine, VolumeInfo(1.0, "".join(nib.aff2axcodes(affine)), tuple(notes))
 
 
-def centred_affine(
-    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], axes: str
-) -> np.ndarray:
-    """Return the affine (4, 4) whose axes point as `axes` says, its origin at the centre.
-
-    Examples
-    --------
-    >>> centred_affine((3, 3, 3), (1.0, 1.0, 2.0), "LAS")[0].tolist()
-    [-1.0, 0.0, 0.0, 1.0]
-    """
-    if sorted(axes.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
-        raise UsageError(f"axes are {axes!r}; expected three letters like RAS, LAS or ASL.")
-    ornt = nib.orientations.axcodes2ornt(tuple(axes))
-    affine = np.zeros((4, 4))
-    affine[3, 3] = 1
-    for axis, (world, sign) in enumerate(ornt):
-        affine[int(world), axis] = sign * spacing_mm[axis]
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return affine
-
-
 def _header(path: Path) -> Any:
-    data = path.read_bytes()[:HEADER_BYTES]
-    if len(data) < HEADER_BYTES or data[:4] not in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
-        raise _fault(path, f"no Analyze header in its {len(data)} bytes", "Copy it again.")
+    with path.open("rb") as file:
+        data = file.read(ANALYZE_BYTES)
+    if len(data) < ANALYZE_BYTES or data[:4] not in HEADER_SIZE:
+        raise FileFault(path, f"no Analyze header in its {len(data)} bytes", "Copy it again.")
     kind: Any = Nifti1PairHeader if data[344:348] == NIFTI_PAIR else nib.AnalyzeHeader
     try:
         header = kind(data, endianness="<" if data[0] else ">", check=False)
         voxel = header.get_data_dtype()
     except Exception as error:
-        raise _fault(path, f"its header is damaged ({error})", "Copy it again.") from None
-    if voxel.names or voxel.newbyteorder("=").name not in STORED:
-        raise _fault(path, f"its voxels are {voxel}, expected one real number each", "Convert it.")
+        raise FileFault(path, f"its header is damaged ({error})", "Copy it again.") from None
+    refuse_kind(path, voxel)
     return header
 
 
 def _spacing(path: Path, header: Any) -> tuple[float, float, float]:
     spacing = [abs(float(size)) for size in header["pixdim"][1:4]]
-    if not all(SPACING_MM[0] <= size <= SPACING_MM[1] for size in spacing):
-        raise _fault(path, f"its voxels measure {spacing} mm, expected 0.1 to 10", "Check it.")
+    refuse_spacing(path, spacing)
     return spacing[0], spacing[1], spacing[2]
 
 
@@ -110,12 +98,11 @@ def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> np.ndarray:
     expected = offset + int(np.prod(shape)) * kind.itemsize
     size = path.stat().st_size
     if size != expected:
-        raise _fault(
+        raise FileFault(
             path, f"{size} bytes, its header declares {expected}", "Copy or download it again."
         )
     array = np.fromfile(path, dtype=kind, offset=offset).reshape(shape, order="F")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise _fault(path, "it holds NaN or infinite voxels", "Mask or repair them first.")
-    if array.min() == array.max():
-        raise _fault(path, "all its voxels have the same value", "Leave it out or replace it.")
+        raise FileFault(path, "it holds NaN or infinite voxels", "Mask or repair them first.")
+    refuse_constant(path, array)
     return array.astype(kind.newbyteorder("="), copy=False)

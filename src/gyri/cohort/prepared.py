@@ -8,7 +8,7 @@ offset: a background of 0 is exactly 0.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,23 +18,22 @@ import pandas as pd
 
 from gyri.cohort.bids import CONTRAST_ENHANCED, stem
 from gyri.cohort.files import read_json, read_tsv, write_json, write_tsv
-from gyri.cohort.nifti import HEADER_BYTES
+from gyri.cohort.header import HEADER_BYTES
+from gyri.cohort.quarantine import QUARANTINE, read_quarantine, write_quarantine
 from gyri.cohort.splits import SPLITS, split_hash
-from gyri.cohort.table import ColumnType, typed
+from gyri.cohort.table import ColumnType, listed, typed
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError, UsageError, nearest
 from gyri.types import Channel, Grid
 
 MANIFEST = "gyri-prepared.json"
 SCANS = "gyri-scans.tsv"
-QUARANTINE = "quarantine.tsv"
 STATE_FOLDER = ".gyri"
-IGNORED = (MANIFEST, SCANS, QUARANTINE, STATE_FOLDER)
+IGNORED = (MANIFEST, SCANS, QUARANTINE, STATE_FOLDER, "quality.html", "preview")
 """Files of ours that BIDS does not know."""
 
 FORMAT = 1
 INT16_MAX = 32767
-QUARANTINE_COLUMNS = ("subject", "session", "file", "rule")
 
 
 @dataclass
@@ -88,7 +87,13 @@ class PreparedCohort:
             cohort = cls._from_manifest(root, manifest)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{root / MANIFEST} is damaged ({error!r}). Prepare again.") from error
-        dealt = cohort.table["split"].groupby(level=0).first()
+        sides = cohort.table["split"].groupby(level=0)
+        if torn := sorted(map(str, sides.nunique().loc[lambda count: count > 1].index)):
+            raise DataError(
+                f"{root / SCANS} has scans of {listed(torn)} in more than one split. A person "
+                "belongs to one: prepare again, or restore the file."
+            )
+        dealt = sides.first()
         if split_hash(dealt) != cohort.split_hash:
             raise DataError(
                 f"{root / SCANS} does not match the split that {MANIFEST} names; somebody "
@@ -116,10 +121,7 @@ class PreparedCohort:
             columns=columns,
             split_hash=manifest["split_hash"],
             data_hash=manifest["data_hash"],
-            quarantine=[
-                {str(key): str(value) for key, value in row.items()}
-                for row in read_tsv(root / QUARANTINE).to_dict("records")
-            ],
+            quarantine=read_quarantine(root),
             manifest=dict(manifest),
         )
 
@@ -181,12 +183,19 @@ class PreparedCohort:
                 raw[row, index] = map_voxels(path, self.grid.shape)
         return raw, self.scale
 
-    def volume_set(self, split: str, sessions: Literal["first", "all"] = "first") -> VolumeSet:
-        """Return one split's intensity channels as float32 values."""
-        rows = self.rows(split, sessions)
+    def unit_intensities(self, rows: pd.DataFrame, channels: Sequence[int]) -> np.ndarray:
+        """Return intensity channels (N, C, I, J, K) float32, `intensity_range` mapped to [0, 1]."""
         raw, scale = self.load(rows)
+        low, high = self.intensity_range
+        gain, offset = np.float32(scale / (high - low)), np.float32(low / (high - low))
+        volumes: np.ndarray = raw[:, list(channels)].astype(np.float32) * gain - offset
+        return volumes
+
+    def volume_set(self, split: str, sessions: Literal["first", "all"] = "first") -> VolumeSet:
+        """Return one split's intensity channels, `intensity_range` mapped to [0, 1]."""
+        rows = self.rows(split, sessions)
         chosen = [i for i, channel in enumerate(self.channels) if channel.kind == "intensity"]
-        volumes = raw[:, chosen].astype(np.float32) * np.float32(scale)
+        volumes = self.unit_intensities(rows, chosen)
         names = tuple(self.channels[i].name for i in chosen)
         return VolumeSet(split, volumes, rows, self.grid, names)
 
@@ -241,7 +250,7 @@ def write_manifest(
     listing = table.copy()
     listing.insert(0, "subject", listing.index)
     write_tsv(root / SCANS, listing)
-    write_tsv(root / QUARANTINE, pd.DataFrame(quarantine, columns=list(QUARANTINE_COLUMNS)))
+    write_quarantine(root, quarantine)
     lines = "\n".join(f"{file}\t{digest}" for file, digest in sorted(files.items()))
     manifest = {
         "format": FORMAT,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gyri.cohort.table import is_missing
+from gyri.cohort.table import is_missing, listed
 from gyri.errors import UsageError, nearest
 from gyri.runtime.seeding import numpy_rng
 
@@ -58,8 +58,15 @@ def split_subjects(
     Raises
     ------
     UsageError
-        Unknown column or split, or sizes that are neither fractions nor counts of these subjects.
+        A subject that comes twice (rows of sessions or slices cannot be dealt), an unknown column
+        or split, or sizes that are neither fractions nor counts of these subjects.
     """
+    if not subjects.index.is_unique:
+        twice = sorted(set(map(str, subjects.index[subjects.index.duplicated()])))
+        raise UsageError(
+            f"{listed(twice)} would be dealt more than once. Sessions and slices of one person in "
+            "two splits make every result too good; give one row a subject."
+        )
     totals = split_totals(len(subjects), sizes or DEFAULT_SIZES)
     for column in stratify:
         if column not in subjects:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gyri.cohort.nifti import read_volume, write_volume
 from gyri.cohort.table import ColumnType
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError, UsageError
-from gyri.types import Grid
+from gyri.types import Channel, Grid
 
 FACTS = "gyri-synthetic.json"
 SCALE = 1 / 32767
@@ -105,9 +105,12 @@ class SyntheticCohort:
         return Grid(tuple(grid["shape"]), tuple(tuple(row) for row in grid["affine"]))
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the channels."""
-        return tuple(self.facts["channels"])
+    def channels(self) -> tuple[Channel, ...]:
+        """What each sample is made of, in order."""
+        return tuple(
+            Channel(entry) if isinstance(entry, str) else Channel(**entry)
+            for entry in self.facts["channels"]
+        )
 
     @property
     def table(self) -> pd.DataFrame:
@@ -115,8 +118,11 @@ class SyntheticCohort:
         table = read_tsv(self.root / "participants.tsv")
         return table.set_index(table.pop("participant_id").str.removeprefix("sub-"))
 
-    def _path(self, sample: str, channel: str) -> Path:
-        entity, suffix = bids.CONTRAST_ENHANCED.get(channel, ("", channel))
+    def _path(self, sample: str, channel: Channel) -> Path:
+        if channel.kind == "label":
+            desc = "" if channel.name == "dseg" else channel.name
+            return self.root / f"{bids.stem(sample)}_desc-synthetic{desc}_dseg.nii.gz"
+        entity, suffix = bids.CONTRAST_ENHANCED.get(channel.name, ("", channel.name))
         entity = f"_{entity}" if entity else ""
         return self.root / f"{bids.stem(sample)}{entity}_desc-synthetic_{suffix}.nii.gz"
 
@@ -124,37 +130,32 @@ class SyntheticCohort:
         """Say whether all channels of a sample are there; their sidecars are written last."""
         return all(_sidecar(self._path(sample, channel)).is_file() for channel in self.channels)
 
-    def write(self, sample: str, volume: np.ndarray, sidecar: Mapping[str, Any]) -> None:
+    def write(self, sample: str, volume: Sequence[np.ndarray], sidecar: Mapping[str, Any]) -> None:
         """Write one sample.
 
         Parameters
         ----------
-        volume : (C, I, J, K) in [0, 1]; what lies outside is clipped, and the share that was is
-            written into the sidecar.
+        volume : one array (I, J, K) a channel. Intensities are in [0, 1]; what lies outside is
+            clipped, and the share that was is written into the sidecar. Labels are integers.
         sidecar : seed and conditions of the sample.
         """
         affine = np.array(self.grid.affine)
-        for channel, values in zip(self.channels, volume):
+        for channel, values in zip(self.channels, volume, strict=True):
             path = self._path(sample, channel)
-            clipped = float(((values < 0) | (values > 1)).mean())
-            write_volume(
-                path,
-                values.clip(0, 1),
-                affine,
-                descrip=f"synthetic {sample}",
-                dtype="int16",
-                scale=SCALE,
-            )
-            about = {
-                "Synthetic": True,
-                "SkullStripped": self.facts["skull_stripped"],
-                "ClippedShare": round(clipped, 6),
-                **sidecar,
-            }
-            write_json(_sidecar(path), about)
+            about = {"Synthetic": True, "SkullStripped": self.facts["skull_stripped"]}
+            descrip = f"synthetic {sample}"
+            if channel.kind == "label":
+                write_volume(path, values, affine, descrip=descrip, dtype="int16")
+            else:
+                clipped = float(((values < 0) | (values > 1)).mean())
+                about["ClippedShare"] = round(clipped, 6)
+                write_volume(
+                    path, values.clip(0, 1), affine, descrip=descrip, dtype="int16", scale=SCALE
+                )
+            write_json(_sidecar(path), {**about, **sidecar})
 
     def volume_set(self, name: str = "synthetic") -> VolumeSet:
-        """Read all samples that are there.
+        """Read the intensity channels of all samples that are there.
 
         Raises
         ------
@@ -165,9 +166,10 @@ class SyntheticCohort:
         if not samples:
             raise DataError(f"{self.root} holds no finished sample. Run `gyri sample` again.")
         grid = self.grid
-        volumes = np.empty((len(samples), len(self.channels), *grid.shape), np.float32)
+        channels = [channel for channel in self.channels if channel.kind == "intensity"]
+        volumes = np.empty((len(samples), len(channels), *grid.shape), np.float32)
         for row, sample in enumerate(samples):
-            for column, channel in enumerate(self.channels):
+            for column, channel in enumerate(channels):
                 path = self._path(sample, channel)
                 values, affine, _ = read_volume(path)
                 if values.shape != grid.shape or not np.allclose(affine, grid.affine, atol=1e-3):
@@ -176,7 +178,8 @@ class SyntheticCohort:
                         f"{grid.shape} at {grid.spacing_mm[0]:g} mm. Sample it again."
                     )
                 volumes[row, column] = values
-        return VolumeSet(name, volumes, self.table.loc[samples], grid, self.channels)
+        names = tuple(channel.name for channel in channels)
+        return VolumeSet(name, volumes, self.table.loc[samples], grid, names)
 
 
 def _sidecar(path: Path) -> Path:

@@ -20,6 +20,7 @@ MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "null", "none", "missing", ".
 """What tables write where a value is missing, in lower case."""
 
 MAX_LISTED = 10
+MAX_AGE = 120
 _LABEL = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
@@ -98,6 +99,7 @@ class Cohort:
     sessions : one row a session, ``subject``, ``session`` and the covariates that differ between
         sessions; empty where none do.
     notes : what was left out on reading, and why, in sentences.
+    quarantine : scans that could not be imported: subject, session, file, rule.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Cohort:
         default_factory=lambda: pd.DataFrame(columns=["subject", "session"])
     )
     notes: list[str] = field(default_factory=list)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
 
     def check(self) -> None:
         """Refuse a cohort that contradicts itself.
@@ -188,11 +191,22 @@ class Cohort:
             yield f"unknown columns without a type: {listed(untyped)}"
         if absent := sorted(set(self.columns) - present):
             yield f"typed columns that the table does not have: {listed(absent)}"
-        if "age" in self.subjects and pd.api.types.is_numeric_dtype(self.subjects["age"]):
-            age = self.subjects["age"].to_numpy(dtype=float)
-            wrong = self.subjects.index[(age < 0) | (age > 120)]
-            if len(wrong):
-                yield f"ages outside 0-120 years for {listed(map(str, wrong))}"
+        wrong = [*_impossible_ages(self.subjects, self.subjects.index)]
+        wrong += _impossible_ages(self.sessions, self.sessions.get("subject", ()))
+        if wrong:
+            yield f"ages outside 0-120 years for {listed(dict.fromkeys(wrong))}"
+
+
+def _impossible_ages(table: pd.DataFrame, subjects: Iterable[object]) -> list[str]:
+    """Return who of `subjects`, one a row, has an age that nobody has, in years."""
+    if "age" not in table:
+        return []
+    ages = [as_number(age) for age in table["age"]]
+    return [str(s) for s, age in zip(subjects, ages) if age is not None and not _can_be(age)]
+
+
+def _can_be(age: float) -> bool:
+    return bool(np.isnan(age)) or 0 <= age <= MAX_AGE
 
 
 def _doubled(labels: Sequence[str]) -> bool:

@@ -50,17 +50,7 @@ def crop(scan: PreparedScan, config: CropConfig) -> PreparedScan:
     centre_mm = box_centre_mm(mask, scan.affine) if own else np.array(config.centre_mm)
     centre = np.linalg.solve(scan.affine[:3, :3], centre_mm - scan.affine[:3, 3])
     start = np.floor(centre - (np.array(config.shape) - 1) / 2 + 0.5).astype(int)
-    inside = _window(mask, start, config.shape)
-    cut = 1 - inside.sum() / mask.sum()
-    if cut > config.max_cut:
-        extent = (np.argwhere(mask).max(axis=0) - np.argwhere(mask).min(axis=0) + 1).tolist()
-        raise DataError(
-            f"{cut:.2%} of the foreground ({extent} voxels) does not fit into the window of "
-            f"{list(config.shape)}; at most {config.max_cut:.2%} may be cut. Prepare with a "
-            "larger shape or spacing, or strip the neck first."
-        )
-    affine = scan.affine.copy()
-    affine[:3, 3] += scan.affine[:3, :3] @ start
+    image, foreground, affine, cut = windowed(scan, start, config.shape, config.max_cut)
     moved_mm = [0.0, 0.0, 0.0]
     if own:
         centred = -affine[:3, :3] @ ((np.array(config.shape) - 1) / 2)
@@ -69,16 +59,40 @@ def crop(scan: PreparedScan, config: CropConfig) -> PreparedScan:
     facts = {
         "start": start.tolist(),
         "shape": list(config.shape),
-        "foreground_cut": round(float(cut), 6),
+        "foreground_cut": cut,
         "moved_mm": np.round(moved_mm, 4).tolist(),
     }
-    return scan.after(
-        "crop",
-        facts,
-        image=np.stack([_window(volume, start, config.shape) for volume in scan.image]),
-        foreground=_window(scan.foreground, start, config.shape),
-        affine=affine,
-    )
+    return scan.after("crop", facts, image=image, foreground=foreground, affine=affine)
+
+
+def windowed(
+    scan: PreparedScan, start: np.ndarray, shape: tuple[int, int, int], max_cut: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Cut or pad with 0 to the window of `shape` whose first voxel is `start` (3,).
+
+    Returns
+    -------
+    image, foreground, affine : of the window; every voxel stays where it is in the world.
+    cut : share of the foreground that lies outside.
+
+    Raises
+    ------
+    DataError
+        `cut` is more than `max_cut`.
+    """
+    mask = scan.foreground >= FOREGROUND
+    cut = 1 - _window(mask, start, shape).sum() / max(mask.sum(), 1)
+    if cut > max_cut:
+        extent = (np.argwhere(mask).max(axis=0) - np.argwhere(mask).min(axis=0) + 1).tolist()
+        raise DataError(
+            f"{cut:.2%} of the foreground ({extent} voxels) does not fit into the window of "
+            f"{list(shape)}; at most {max_cut:.2%} may be cut. Prepare with a "
+            "larger shape or spacing, or strip the neck first."
+        )
+    affine = scan.affine.copy()
+    affine[:3, 3] += scan.affine[:3, :3] @ start
+    image = np.stack([_window(volume, start, shape) for volume in scan.image])
+    return image, _window(scan.foreground, start, shape), affine, round(float(cut), 6)
 
 
 def _window(volume: np.ndarray, start: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from gyri.prepare.scan import is_stripped
 from gyri.prepare.survey import Session
 from gyri.prepare.template import CENTRE_MM
 
+SPACING_MM = 4.0
 FIELD_OF_VIEW_MM = (160, 192, 160)
 """Holds an adult brain; its quarter and eighth are grids that halve evenly."""
 

@@ -1,4 +1,8 @@
-"""Bring intensities to [0, 1]; background is exactly 0."""
+"""Bring intensities to [0, 1]; background is exactly 0.
+
+Steps work in [0, 1], and the files hold ``low + (high - low) x value`` of the output range, so that
+whatever comes after this step may pad with 0.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from gyri.registry import STEPS
 
 Scaling = Literal["percentile", "min-max", "z-score", "white-stripe", "histogram"]
 Z_RANGE = 4.0
+"""Standard deviations on either side of the mean that are kept; what lies beyond is clipped."""
+
 QUANTILES = np.linspace(0, 1, 257)
 
 
@@ -24,7 +30,7 @@ class IntensityConfig:
     Parameters
     ----------
     method : ``"percentile"`` maps a percentile to `level`, ``"min-max"`` the smallest value to 0
-        and the largest to 1, ``"z-score"`` mean and standard deviation to 0.5 and 0.125,
+        and the largest to 1, ``"z-score"`` z to ``0.5 + z / 8``,
         ``"white-stripe"`` the peak of white matter to `level`, ``"histogram"`` the quantiles to
         those of the MNI152 T1 template.
     percentile : percentile of the foreground that is mapped to `level`. The 95th varies by 1.4 %
@@ -32,12 +38,16 @@ class IntensityConfig:
         skull, by 17 %.
     level : where it is mapped to; the room above it is for what is brighter.
     max_clipped : largest share of the foreground that may be brighter than 1.
+    output_range : what 0 and 1 are in the files; the background is the lowest value. ``(-1, 1)``
+        is what many GANs are fed; with ``"z-score"`` ``(-4, 4)`` makes the files hold the z-scores
+        themselves, and with ``"white-stripe"`` ``(0, 1 / level)`` makes white matter 1.
     """
 
     method: Scaling = "percentile"
     percentile: float = 95.0
     level: float = 0.8
     max_clipped: float = 0.05
+    output_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Scaling):
@@ -48,6 +58,11 @@ class IntensityConfig:
             raise UsageError(
                 f"percentile is {self.percentile} and level {self.level}; expected a percentile "
                 "up to 100 and a level up to 1, both above 0."
+            )
+        low, high = self.output_range
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise UsageError(
+                f"output_range is {list(self.output_range)}; expected two numbers, the lower first."
             )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 
 from gyri.errors import UsageError
 from gyri.prepare.itk import resampled
-from gyri.prepare.scan import PreparedScan
+from gyri.prepare.scan import PreparedScan, bounding_box
 from gyri.registry import STEPS
 
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
@@ -52,27 +54,87 @@ def resample(scan: PreparedScan, config: ResampleConfig) -> PreparedScan:
     same = upright and np.allclose(spacing, config.spacing_mm, atol=SAME_SPACING_MM)
     if same and (config.through_mm is None or np.allclose(affine, scan.affine, atol=1e-3)):
         return scan.after("resample", {"spacing_mm": config.spacing_mm, "unchanged": True})
-    sigma_mm = np.sqrt(np.maximum(config.spacing_mm**2 - spacing**2, 0)) / FWHM_PER_SIGMA
-    smooth = _Resampler(scan, affine, shape, sigma_mm / spacing, bool(upright))
-    volumes = [
-        resampled(volume, scan.affine, affine, shape, nearest=True)
-        if channel.kind == "label"
-        else smooth(volume)
-        for volume, channel in zip(scan.image, scan.channels)
-    ]
+    image, foreground, facts = onto(scan, shape, affine)
+    facts = {"spacing_mm": config.spacing_mm, **facts}
+    return scan.after("resample", facts, image=image, affine=affine, foreground=foreground)
+
+
+def onto(
+    scan: PreparedScan, shape: tuple[int, int, int], affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Resample a scan onto another upright grid as `resample` does; what is outside is 0.
+
+    Parameters
+    ----------
+    shape, affine : the grid; off its diagonal the affine's linear part is 0.
+
+    Returns
+    -------
+    image : (C, *shape).
+    foreground : (*shape).
+    facts : spacing before and width of the Gaussian, for the history.
+    """
+    spacing = scan.spacing_mm
+    upright = np.allclose(scan.affine[:3, :3], np.diag(spacing), atol=SAME_SPACING_MM)
+    sigma_mm = np.sqrt(np.maximum(np.diag(affine)[:3] ** 2 - spacing**2, 0)) / FWHM_PER_SIGMA
+    # Most of a stripped scan is 0 and stays 0: only the rest is worked on.
+    part = _without_margins(scan, np.ceil(REACH_SIGMA * sigma_mm / spacing).astype(int) + 1)
+    window = _covered(part, shape, affine)
+    image = np.zeros((len(scan.image), *shape), np.float32)
+    inside = np.zeros(shape, np.float32)
+    if all(side.start < side.stop for side in window):
+        start, size = [side.start for side in window], [side.stop - side.start for side in window]
+        target = affine.copy()
+        target[:3, 3] += affine[:3, :3] @ start
+        i, j, k = size
+        smooth = _Resampler(part, target, (i, j, k), sigma_mm / spacing, bool(upright))
+        for index, (volume, channel) in enumerate(zip(part.image, part.channels)):
+            image[(index, *window)] = (
+                resampled(volume, part.affine, target, (i, j, k), nearest=True)
+                if channel.kind == "label"
+                else smooth(volume)
+            )
+        inside[window] = np.clip(smooth(part.foreground), 0, 1)
     facts = {
-        "spacing_mm": config.spacing_mm,
         "from_spacing_mm": np.round(spacing, 4).tolist(),
         "sigma_mm": np.round(sigma_mm, 4).tolist(),
         "upright_before": bool(upright),
     }
-    return scan.after(
-        "resample",
-        facts,
-        image=np.stack(volumes),
+    return image, inside, facts
+
+
+def _without_margins(scan: PreparedScan, reach: np.ndarray) -> PreparedScan:
+    """Cut off what is 0 in all channels and the foreground, but for `reach` (3,) voxels of it."""
+    used = scan.foreground != 0
+    for volume in scan.image:
+        used |= volume != 0
+    if not used.any():
+        return scan
+    box = bounding_box(used)
+    low = np.maximum(box[:, 0] - reach, 0)
+    high = np.minimum(box[:, 1] + reach + 1, scan.shape)
+    kept = tuple(slice(a, b) for a, b in zip(low, high))
+    affine = scan.affine.copy()
+    affine[:3, 3] += scan.affine[:3, :3] @ low
+    return replace(
+        scan,
+        image=scan.image[(slice(None), *kept)],
+        foreground=scan.foreground[kept],
         affine=affine,
-        foreground=np.clip(smooth(scan.foreground), 0, 1),
     )
+
+
+def _covered(
+    scan: PreparedScan, shape: tuple[int, int, int], affine: np.ndarray
+) -> tuple[slice, slice, slice]:
+    """Return the part of a grid whose voxels can lie in a scan."""
+    corners = np.array(list(product(*((-0.5, n - 0.5) for n in scan.shape))))
+    world = corners @ scan.affine[:3, :3].T + scan.affine[:3, 3]
+    places = np.linalg.solve(affine[:3, :3], (world - affine[:3, 3]).T)
+    low = np.clip(np.floor(places.min(axis=1)).astype(int), 0, shape)
+    high = np.clip(np.ceil(places.max(axis=1)).astype(int) + 1, 0, shape)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high))
+    return i, j, k
 
 
 def covering_grid(

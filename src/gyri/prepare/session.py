@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,35 @@ import numpy as np
 from gyri.cohort.files import read_json, write_json
 from gyri.cohort.nifti import write_volume
 from gyri.cohort.prepared import INT16_MAX, file_hash, prepared_path
-from gyri.errors import DataError
+from gyri.cohort.twins import voxel_hash
+from gyri.errors import DataError, FileFault
 from gyri.prepare.scan import PreparedScan, is_stripped
+from gyri.prepare.steps import Steps, intensity_range, plain
 from gyri.prepare.survey import Finding, Session, read_session
 from gyri.registry import STEPS
 
-INTENSITY_RANGE = (0.0, 1.0)
-CODE_VERSION = 2
+ROUNDING = 1e-5
+CODE_VERSION = 3
 """Part of every preparation's key: raised when a step's result changes for the same settings."""
-
-Steps = Mapping[str, Any]
-"""Registered step -> its config, in order."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A prepared session: its grid and files, or the fault that keeps it out."""
+    """A prepared session, or what keeps it out.
+
+    Parameters
+    ----------
+    shape, affine : its grid.
+    files : relative name and SHA-256 of each file.
+    voxels : hash of the raw voxels of each intensity channel, see `voxel_hash`.
+    file, fault : the raw file that cannot be used and why; "" where all is well.
+    """
 
     shape: tuple[int, ...] = ()
     affine: tuple[tuple[float, ...], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    voxels: tuple[str, ...] = ()
+    file: str = ""
     fault: str = ""
 
 
@@ -41,59 +51,97 @@ def prepare_session(
     session: Session, finding: Finding, steps: Steps, out: Path, allow_faces: bool = False
 ) -> Done:
     """Take one session through the steps and write its volumes, or keep those that are there."""
-    about = {
+    decides = {
         "version": CODE_VERSION,
         "allow_faces": allow_faces,
         "subject": session.subject,
         "session": session.session,
-        "steps": [{"step": name, **asdict(config)} for name, config in steps.items()],
+        "steps": plain(steps),
         "channels": [vars(channel) for channel in session.channels],
         "sources": finding.hashes,
     }
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     kept = _kept(session, key, out)
     if kept is not None:
         return kept
     try:
-        scan = read_session(session)
-        stripped = _is_stripped(scan)
+        scan: PreparedScan = read_session(session, apart="coregister" in steps)
+        stripped = shows_brain_only(scan)
         if not (stripped or allow_faces or _removes_faces(steps)):
             raise DataError(
                 "it shows a whole head, whose face can be recognised. Take the brain out of it "
                 "with the step brain_mask (mask=True, --mask), or use it as it is with "
                 "allow_faces=True (--allow-faces)."
             )
-        for name, config in steps.items():
-            scan = STEPS[name].component(scan, config)
+        # One scan in memory at a time, whatever the number of steps.
+        scan = deque(through(scan, steps), maxlen=1).pop()
+        about = {"SkullStripped": stripped or _strips(steps), "PreparationKey": key}
+        return _written(session, finding, scan, intensity_range(steps), out, about)
+    except FileFault as fault:
+        return Done(file=str(fault.path), fault=str(fault))
     except DataError as error:
-        return Done(fault=f"{session.files[0]}: {error}")
+        return Done(file=session.files[0], fault=f"{session.files[0]}: {error}")
+
+
+def through(scan: PreparedScan, steps: Steps) -> Iterator[PreparedScan]:
+    """Yield the scan as it is before the steps, and after each."""
+    yield scan
+    for name, config in steps.items():
+        scan = STEPS[name].component(scan, config)
+        yield scan
+
+
+def _written(
+    session: Session,
+    finding: Finding,
+    scan: PreparedScan,
+    limits: tuple[float, float],
+    out: Path,
+    about: Mapping[str, Any],
+) -> Done:
+    """Write each channel's volume and sidecar."""
     affine = tuple(tuple(row) for row in np.round(scan.affine, 6).tolist())
-    files = []
+    grid = {"shape": list(scan.shape), "affine": [list(row) for row in affine]}
+    files, voxels = [], []
     for index, channel in enumerate(session.channels):
+        label = channel.kind == "label"
+        values = scan.image[index] if label else _in_range(scan.image[index], limits)
         relative = prepared_path(session.subject, session.session, channel)
         path = out / relative
-        label = channel.kind == "label"
-        scale = 1.0 if label else max(map(abs, INTENSITY_RANGE)) / INT16_MAX
         write_volume(
-            path, scan.image[index], np.array(affine), descrip=f"gyri prepared {channel.name}",
-            dtype="int16", scale=scale,
+            path, values, np.array(affine), descrip=f"gyri prepared {channel.name}",
+            dtype="int16", scale=1.0 if label else max(map(abs, limits)) / INT16_MAX,
         )  # fmt: skip
+        raw = voxel_hash(Path(session.files[index]))
+        voxels += [] if label else [raw]
         digest = file_hash(path)
         files.append((str(relative), digest))
         sidecar = {
             "Sources": [f"bids:raw:{Path(session.files[index]).name}"],
-            "SkullStripped": stripped or _strips(steps),
             "SourceSha256": finding.hashes[index],
+            "SourceVoxelSha256": raw,
             "Sha256": digest,
-            "PreparationKey": key,
+            **about,
             "Steps": list(scan.history),
-            "Grid": {"shape": list(scan.shape), "affine": [list(row) for row in affine]},
+            "Grid": grid,
         }
         write_json(path.with_suffix(".json"), sidecar)
-    return Done(scan.shape, affine, tuple(files))
+    return Done(scan.shape, affine, tuple(files), tuple(voxels))
 
 
-def _is_stripped(scan: PreparedScan) -> bool:
+def _in_range(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Bring values from [0, 1] to the range of the files."""
+    low, high = limits
+    if values.min() < -ROUNDING or values.max() > 1 + ROUNDING:
+        raise DataError(
+            f"After all steps intensities run from {values.min():.3g} to {values.max():.3g}, "
+            "expected 0 to 1. Put the step intensity after those that change brightness."
+        )
+    return low + (high - low) * np.clip(values, 0, 1)
+
+
+def shows_brain_only(scan: PreparedScan) -> bool:
+    """Say whether no channel shows a head; see `is_stripped`."""
     volumes = [v for v, channel in zip(scan.image, scan.channels) if channel.kind != "label"]
     return all(is_stripped(volume, scan.affine) for volume in volumes)
 
@@ -108,7 +156,7 @@ def _removes_faces(steps: Steps) -> bool:
 
 def _kept(session: Session, key: str, out: Path) -> Done | None:
     """Return the session as it was prepared before, if that is still whole and the same."""
-    files, grid = [], {}
+    files, grid, voxels = [], {}, []
     for channel in session.channels:
         relative = prepared_path(session.subject, session.session, channel)
         path = out / relative
@@ -118,7 +166,9 @@ def _kept(session: Session, key: str, out: Path) -> Done | None:
             if not whole or sidecar["PreparationKey"] != key:
                 return None
             grid = sidecar["Grid"]
+            voxels += [] if channel.kind == "label" else [sidecar["SourceVoxelSha256"]]
         except (DataError, KeyError):
             return None
         files.append((str(relative), str(sidecar["Sha256"])))
-    return Done(tuple(grid["shape"]), tuple(map(tuple, grid["affine"])), tuple(files))
+    affine = tuple(map(tuple, grid["affine"]))
+    return Done(tuple(grid["shape"]), affine, tuple(files), tuple(voxels))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from gyri.cohort.nifti import read_volume
 from gyri.cohort.prepared import file_hash
-from gyri.errors import DataError
+from gyri.errors import DataError, FileFault
 from gyri.prepare.reorient import ReorientConfig, reorient
 from gyri.prepare.scan import PreparedScan, box_centre_mm, foreground
 from gyri.types import Channel
 
 SAME_GRID = 1e-3
-VERSION = 2
+VERSION = 3
 """Raised when the same files would be found to be something else."""
 
 
@@ -65,33 +65,80 @@ class Finding:
     fault: str = ""
 
 
-def read_session(session: Session) -> PreparedScan:
-    """Read a session's files as one scan.
+@dataclass(frozen=True)
+class Apart:
+    """A channel that lies on a grid of its own until `coregister` brings it to the others.
+
+    Parameters
+    ----------
+    index : of the channel, whose image is 0 in the scan as yet.
+    volume : (I, J, K) float32.
+    affine : (4, 4) voxel to world, millimetres.
+    """
+
+    index: int
+    volume: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class SessionScan(PreparedScan):
+    """A scan that was read from files.
+
+    Parameters
+    ----------
+    source : the session and its files.
+    apart : channels on other grids than the scan's.
+    """
+
+    source: Session = field(kw_only=True)
+    apart: tuple[Apart, ...] = ()
+
+
+def read_session(session: Session, *, apart: bool = False) -> PreparedScan:
+    """Read a session's files as one `SessionScan`, on the grid of the first intensity channel.
+
+    Parameters
+    ----------
+    apart : let channels lie on other grids; the step `coregister` must follow.
 
     Raises
     ------
     DataError
-        A file cannot be used, or the files lie on different grids.
+        A file cannot be used, or the files lie on different grids and are not `apart`.
     """
     volumes: list[np.ndarray] = []
-    first = np.eye(4)
+    affines: list[np.ndarray] = []
     notes: list[str] = []
     for path, channel in zip(session.files, session.channels):
         volume, affine, info = read_volume(Path(path))
         notes += [f"{channel.name}: {note}" for note in info.notes]
-        first = first if volumes else affine
-        if volumes and not same_grid(volume.shape, affine, volumes[0].shape, first):
-            raise DataError(
-                f"{path}: its grid {volume.shape} is not that of {session.files[0]} "
-                f"{volumes[0].shape}. Resample it onto that grid first."
-            )
         if channel.kind == "label" and not np.array_equal(volume, np.rint(np.abs(volume))):
-            raise DataError(f"{path}: labels must be integers from 0 on. Check the file.")
+            raise FileFault(Path(path), "labels must be integers from 0 on", "Check the file.")
         volumes.append(volume.astype(np.float32))
-    reference = next(i for i, channel in enumerate(session.channels) if channel.kind != "label")
-    mask = foreground(volumes[reference], first).astype(np.float32)
+        affines.append(affine)
+    main = next(i for i, channel in enumerate(session.channels) if channel.kind != "label")
+    grid = volumes[main].shape, affines[main]
+    away = tuple(
+        Apart(index, volume, affine)
+        for index, (volume, affine) in enumerate(zip(volumes, affines))
+        if not same_grid(volume.shape, affine, *grid)
+    )
+    if away and not apart:
+        raise FileFault(
+            Path(session.files[away[0].index]),
+            f"its grid {away[0].volume.shape} is not that of {session.channels[main].name} "
+            f"{volumes[main].shape}",
+            "Add the step coregister after reorient.",
+        )
+    for other in away:
+        volumes[other.index] = np.zeros_like(volumes[main])
+    mask = foreground(volumes[main], affines[main]).astype(np.float32)
     history = ({"step": "read", "notes": notes},) if notes else ()
-    return PreparedScan(np.stack(volumes), session.channels, first, mask, history)
+    return SessionScan(
+        np.stack(volumes), session.channels, affines[main], mask, history,
+        source=session, apart=away,
+    )  # fmt: skip
 
 
 def same_grid(
@@ -111,18 +158,33 @@ def survey_session(session: Session, known: Mapping[str, Finding]) -> Finding:
     if before is not None and before.hashes == hashes:
         return before
     try:
-        scan = reorient(read_session(session), ReorientConfig())
+        # Whether a step brings grids together is not known here, only what there is.
+        scan = read_session(session, apart=True)
+        upright = reorient(scan, ReorientConfig())
     except DataError as error:
         named = [path for path in session.files if path in str(error)]
         return Finding(hashes, file=(named or list(session.files))[0], fault=str(error))
-    labels = [i for i, channel in enumerate(session.channels) if channel.kind == "label"]
     return Finding(
         hashes=hashes,
-        shape=scan.shape,
-        affine=tuple(map(tuple, scan.affine.tolist())),
-        centre_mm=tuple(box_centre_mm(scan.foreground > 0, scan.affine).tolist()),
-        max_label=int(scan.image[labels].max()) if labels else 0,
+        shape=upright.shape,
+        affine=tuple(map(tuple, upright.affine.tolist())),
+        centre_mm=tuple(box_centre_mm(upright.foreground > 0, upright.affine).tolist()),
+        max_label=_max_label(scan),
     )
+
+
+def own_grids(scan: PreparedScan) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each channel's (I, J, K) voxels and (4, 4) affine, be it apart or not."""
+    volumes = [(volume, scan.affine) for volume in scan.image]
+    for other in scan.apart if isinstance(scan, SessionScan) else ():
+        volumes[other.index] = other.volume, other.affine
+    return volumes
+
+
+def _max_label(scan: PreparedScan) -> int:
+    volumes = zip(own_grids(scan), scan.channels)
+    most = [volume.max() for (volume, _), channel in volumes if channel.kind == "label"]
+    return int(max(most, default=0))
 
 
 def common_centre(findings: Sequence[Finding]) -> tuple[float, float, float] | None:

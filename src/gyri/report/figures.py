@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gyri.errors import UsageError, nearest
+from gyri.views.base import PLANE_AXIS, Plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
-Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
 Spacing = tuple[float, float, float]
 Window = tuple[float, float]
 
-_PLANE_AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 _DIFFERENCE_COLOURS = ("#9ad7ff", "#2f7fc1", "#000000", "#d9762b", "#ffe3b0")
 _GAP_PX = 2
 _INCHES_PER_ROW = 1.25
@@ -60,13 +59,13 @@ def slice_image(
     UsageError
         If there is no such plane.
     """
-    if plane not in _PLANE_AXIS:
+    if plane not in PLANE_AXIS:
         raise UsageError(
             f"There is no plane {plane!r}; choose from {', '.join(PLANES)}.{nearest(plane, PLANES)}"
         )
     from scipy.ndimage import zoom
 
-    axis = _PLANE_AXIS[plane]
+    axis = PLANE_AXIS[plane]
     index = min(int(position * volume.shape[axis]), volume.shape[axis] - 1)
     image = np.take(volume, index, axis=axis).astype(np.float32)
     in_plane = [size for other, size in enumerate(spacing_mm) if other != axis]

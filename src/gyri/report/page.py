@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,11 @@ import pandas as pd
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError
 from gyri.report import comparison, sections
+from gyri.report.render import write_page
 from gyri.report.text import costs, number, words
 from gyri.report.verdict import verdict
 
 SCHEMA = "gyri-scores-1"
-
-_HERE = Path(__file__).parent
 
 
 def _check(scores: Mapping[str, Any], sets: Sequence[VolumeSet], generated: VolumeSet) -> None:
@@ -90,14 +88,6 @@ def _facts(
     return facts + ([("Cost", spent[0], " · ".join(spent[1:]))] if spent else [])
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def write_report(
     out: Path,
     *,
@@ -138,23 +128,15 @@ def write_report(
         If a set is empty, if the sets do not share grid and channels, or if the scores have
         another schema.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     _check(scores, (train, hold), generated)
     if conditions_table is not None:
         generated = replace(generated, table=conditions_table.loc[generated.table.index])
     generated, num_broken = _finite(generated)
     channel = _channel(scores, generated)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("report.html").render(
+    return write_page(
+        out,
+        "report.html",
         title=title,
-        style=(_HERE / "style.css").read_text(encoding="utf-8"),
         verdict=verdict(scores, len(generated), len(hold)),
         gates=_gates(scores),
         hold_name=hold.name,
@@ -169,6 +151,3 @@ def write_report(
         samples=sections.sample_rows(scores),
         provenance=provenance,
     )
-    path = out / "report.html" if out.is_dir() else out
-    _write_atomically(path, text)
-    return path

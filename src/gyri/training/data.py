@@ -17,33 +17,57 @@ from gyri.conditions import ConditionSchema
 from gyri.errors import DataError
 from gyri.recipe import DataConfig
 from gyri.runtime.seeding import SampleRng, derive_seeds, numpy_rng
-from gyri.types import Batch
+from gyri.training.augment import Augmentation
+from gyri.training.labels import to_inside, width
+from gyri.types import Batch, Channel, Items
 from gyri.views.base import View
 
 
 class ResidentVolumes:
-    """Stored volumes (N, C, I, J, K) that turn into float32 in [-1, 1] when indexed.
+    """Stored volumes that turn into float32 in [-1, 1] when indexed; labels become one-hot.
 
     Parameters
     ----------
-    stored : integers as the files hold them, on the device they stay on.
+    stored : (N, channels, I, J, K) integers as the files hold them, on the device they stay on.
     scale : ``stored * scale`` is the prepared intensity.
     intensity_range : the prepared range that is mapped to [-1, 1].
+    channels : what the stored channels are; None takes all as intensities.
     """
 
-    def __init__(self, stored: Tensor, scale: float, intensity_range: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        stored: Tensor,
+        scale: float,
+        intensity_range: tuple[float, float],
+        channels: tuple[Channel, ...] | None = None,
+    ) -> None:
         low, high = intensity_range
         self.stored = stored
+        self.channels = channels or tuple(Channel(str(n)) for n in range(stored.shape[1]))
+        self.has_labels = any(channel.kind == "label" for channel in self.channels)
         self.gain = 2 * scale / (high - low)
         self.offset = -2 * low / (high - low) - 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return (N, C, I, J, K)."""
-        return tuple(self.stored.shape)
+        """Return (N, C, I, J, K), with C as a model sees it."""
+        return (len(self.stored), width(self.channels), *self.stored.shape[2:])
 
     def __getitem__(self, index: Any) -> Tensor:
-        return self.stored[index].float().mul_(self.gain).add_(self.offset)
+        """Return what ``[...]`` selects; the channel axis is always taken whole."""
+        stored = self.stored[index]
+        if not self.has_labels:
+            return self._intensities(stored)
+        first = index[0] if isinstance(index, tuple) else index
+        axis = 0 if isinstance(first, int) else 1
+        parts = [
+            part if channel.kind == "label" else self._intensities(part)
+            for part, channel in zip(stored.unbind(axis), self.channels, strict=True)
+        ]
+        return to_inside(parts, self.channels, axis)
+
+    def _intensities(self, stored: Tensor) -> Tensor:
+        return stored.float().mul_(self.gain).add_(self.offset)
 
 
 class Feed:
@@ -55,10 +79,19 @@ class Feed:
     condition : (N, D) condition vectors of the volumes.
     view : cuts items out of volumes.
     seed : of the run.
+    augment : changes whole volumes before items are cut out of them; None leaves them alone.
     """
 
-    def __init__(self, volumes: ResidentVolumes, condition: Tensor, view: View, seed: int) -> None:
+    def __init__(
+        self,
+        volumes: ResidentVolumes,
+        condition: Tensor,
+        view: View,
+        seed: int,
+        augment: Augmentation | None = None,
+    ) -> None:
         self.volumes = volumes
+        self.augment = augment
         self.condition = condition
         self.view = view
         self.seed = seed
@@ -88,7 +121,7 @@ class Feed:
         """Return the items at `positions` (B,) int64 of the run's endless stream."""
         rows = self._rows(positions).to(self.device)
         view_rng = SampleRng(derive_seeds(positions, self.seed, "view"), self.device)
-        items = self.view.training_items(self.volumes, rows, view_rng)
+        items = self._items(positions, rows, view_rng)
         return Batch(
             x=items.x,
             condition=self.condition[rows],
@@ -96,6 +129,13 @@ class Feed:
             subject=rows,
             seed=derive_seeds(positions, self.seed, "loss"),
         )
+
+    def _items(self, positions: Tensor, rows: Tensor, view_rng: SampleRng) -> Items:
+        if self.augment is None:
+            return self.view.training_items(self.volumes, rows, view_rng)
+        seeds = derive_seeds(positions, self.seed, "augment")
+        changed = self.augment(self.volumes[rows], seeds)
+        return self.view.training_items(changed, torch.arange(len(rows)).to(self.device), view_rng)
 
     def everything(self) -> tuple[Tensor, Tensor]:
         """Return all items (N * items_per_volume, C, *S) and their conditions."""
@@ -135,15 +175,21 @@ def load_split(
             f"for {data.spacing_mm:g} mm. Run `gyri prepare ... --spacing {data.spacing_mm:g}`, "
             "or override data.spacing_mm."
         )
+    chosen = [names.index(name) for name in data.channels]
+    if all(cohort.channels[index].kind == "label" for index in chosen):
+        raise DataError(
+            f"data.channels is {', '.join(data.channels) or 'empty'}; it needs at least one "
+            "channel that holds intensities, for evaluation judges these."
+        )
     rows = cohort.rows(split, data.sessions)
     if len(rows) == 0:
         raise DataError(f"{cohort.root} has no subject in {split}.")
     stored, scale = cohort.load(rows)
-    chosen = [names.index(name) for name in data.channels]
     return ResidentVolumes(
         torch.from_numpy(np.ascontiguousarray(stored[:, chosen])).to(device),
         scale,
         cohort.intensity_range,
+        tuple(cohort.channels[index] for index in chosen),
     )
 
 

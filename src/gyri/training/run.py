@@ -32,7 +32,9 @@ from gyri.runtime.device import machine, peak_memory_gib, pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.signals import stop_signals
 from gyri.training import checkpoint
+from gyri.training.augment import build_augmentation
 from gyri.training.data import Feed, encode_conditions, load_split
+from gyri.training.labels import width
 from gyri.training.log import JsonLog
 from gyri.training.loop import Clock, Trainer, load_weights
 from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method
@@ -120,7 +122,7 @@ class Run:
         recipe = recipe or self.recipe
         folder = self.checkpoint(step)
         files, _ = checkpoint.load(folder)
-        view, method = _build(recipe, len(self.channels), self.grid, self.schema, self.num_train)
+        view, method = _build(recipe, width(self.channels), self.grid, self.schema, self.num_train)
         view.state = files.get("view", {})
         view.to(device)
         method.to(device)
@@ -206,8 +208,14 @@ def _train(
     method.to(device)
     _use_needs(method, out, recipe, device)
     condition = encode_conditions(cohort, schema, "TRAIN", recipe.data).to(device)
-    feed = Feed(volumes, condition, view, recipe.seed)
+    augment = build_augmentation(recipe.data.augment, volumes.channels)
+    feed = Feed(volumes, condition, view, recipe.seed, augment)
     began, cpu_began = time.monotonic(), time.process_time()
+    if isinstance(method, FitOnce) and augment is not None:
+        raise UsageError(
+            f"{recipe.method.name} is fitted once on every TRAIN volume as it is; data.augment "
+            "would change nothing. Leave it out."
+        )
     if isinstance(method, FitOnce):
         clock = _fit_once(method, feed, out)
     else:

@@ -14,6 +14,16 @@ PLANE_AXIS: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Axis of (I, J, K) that runs through the plane's slices."""
 
 
+def foreground(volume: Tensor) -> Tensor:
+    """Return where a volume (C, I, J, K) in [-1, 1] is not background, (I, J, K) bool.
+
+    Intensities are -1 in the background; each label channel is positive in one of its one-hot
+    channels everywhere. So the background is where the fewest channels are above -1.
+    """
+    above = (volume > -1).sum(0)
+    return above > above.amin()
+
+
 class Volumes(Protocol):
     """The resident TRAIN volumes: indexing (N, C, I, J, K) gives float32 in [-1, 1]."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gyri.registry import VIEWS
 from gyri.types import Grid, Items, SampleRng
-from gyri.views.base import PLANE_AXIS, Plane, View, Volumes
+from gyri.views.base import PLANE_AXIS, Plane, View, Volumes, foreground
 
 MM_PER_UNIT = 100.0
 """Positions are millimetres from the grid's centre divided by this, about -1 to 1."""
@@ -50,12 +50,12 @@ class SliceView(View):
         }
 
     def fit(self, volumes: Volumes) -> None:
-        """Measure how much brain each slice position shows in TRAIN (background is -1)."""
+        """Measure how much brain each slice position shows in TRAIN."""
         depth = self.items_per_volume
         shown = torch.zeros(depth, dtype=torch.float64)
         for row in range(volumes.shape[0]):
-            foreground = (volumes[row] > -1).any(0).double().movedim(self.axis, 0)
-            shown += foreground.flatten(1).mean(1).cpu()
+            brain = foreground(volumes[row]).double().movedim(self.axis, 0)
+            shown += brain.flatten(1).mean(1).cpu()
         weight = self.config.foreground
         draw = (1 - weight) / depth + weight * shown / shown.sum().clamp_min(1e-12)
         self.state["draw"] = (draw / draw.sum()).float().to(self.state["draw"].device)

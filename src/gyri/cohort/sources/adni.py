@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, beside, outside_links
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, bids_label, listed
 from gyri.cohort.visits import person_table, read_columns
 from gyri.errors import DataError
@@ -97,8 +99,8 @@ def adni(src: Path, out: Path, *, table: Path | None = None) -> Cohort:
     identifier. Masks and normalised images are left out.
 
     Access: application at https://adni.loni.usc.edu. Citation: Jack et al. 2008, and the
-    acknowledgement that the agreement asks for. Licence: ADNI data use agreement. Sharing: the
-    data may not be passed on; ask ADNI before derived images are. The heads show faces. Dates
+    acknowledgement that the agreement asks for. Licence: ADNI data use agreement. Sharing: see the
+    data set's own page; ask ADNI before derived images are shared. The heads show faces. Dates
     and LONI's numbers are not copied; the time since the first scan is, in days.
 
     Parameters
@@ -155,7 +157,7 @@ def _find(src: Path) -> tuple[dict[str, Image], list[str]]:
             f"{src} holds no ADNI scans; expected files like ADNI/002_S_0295/MPR__GradWarp__"
             "B1_Correction__N3/.../ADNI_002_S_0295_MR_..._S13408_I45107.nii."
         )
-    outside_links(src, (image.path for image in images.values()))
+    refuse_outside(src, (image.path for image in images.values()))
     notes = []
     if left_out:
         kinds = listed(sorted(set(left_out)))

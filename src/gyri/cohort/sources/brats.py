@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, integers, outside_links, refuse_labels
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake, integers
 from gyri.cohort.nifti import read_volume
 from gyri.cohort.table import Cohort, ColumnType, listed
-from gyri.errors import DataError
+from gyri.errors import DataError, FileFault
 from gyri.registry import SOURCES
 from gyri.runtime.progress import track
 
@@ -97,8 +98,8 @@ def brats(src: Path, out: Path, *, labels: Convention = "auto") -> Cohort:
     Access: https://www.synapse.org after registration for the challenges;
     https://www.cancerimagingarchive.net/collection/brats-africa for BraTS-Africa. Citation: the
     paper of each year. Licence: CC BY 4.0 (BraTS-Africa), otherwise the challenge's terms.
-    Sharing: derived data of BraTS-Africa may be shared with the citation; ask the organisers of
-    the others.
+    Sharing: BraTS-Africa as its licence allows; of the others see the data set's own page and ask
+    the organisers. Faces are removed with the skull.
 
     Parameters
     ----------
@@ -109,8 +110,8 @@ def brats(src: Path, out: Path, *, labels: Convention = "auto") -> Cohort:
     Raises
     ------
     DataError
-        No cases, a modality that is missing, a scan that comes twice, labels that are not of the
-        convention (naming the file), or conventions that are mixed.
+        No cases, a modality that is missing, a scan that comes twice, or conventions that are
+        mixed. A segmentation whose labels are not of the convention is quarantined.
     """
     src = Path(src)
     cases, notes = _find(src)
@@ -172,7 +173,7 @@ def _find(src: Path) -> tuple[dict[Key, Case], list[str]]:
             "Copy or download them again."
         )
     for case in cases.values():
-        outside_links(src, case.files.values())
+        refuse_outside(src, case.files.values())
     notes = [f"{len(left_out)} files have no BraTS name: {listed(left_out)}."] if left_out else []
     return dict(sorted(cases.items())), notes
 
@@ -182,13 +183,13 @@ def _convention(cases: dict[Key, Case], wanted: Convention) -> tuple[str, int]:
     used: dict[Path, set[int]] = {}
     for case in cases.values():
         if path := case.files.get(SEGMENTATION):
-            data, _, info = read_volume(path, stored=True)
-            values = integers(path, data if info.scale == 1 else data * info.scale)
+            try:
+                data, _, info = read_volume(path, stored=True)
+                values = integers(path, data if info.scale == 1 else data * info.scale)
+            except FileFault:  # said when it is imported
+                values = np.zeros(0)
             used[path] = set(np.unique(values).tolist())
-    convention = wanted if wanted != "auto" else _recognised(cases, used)
-    for path, present in used.items():
-        refuse_labels(path, np.array(sorted(present)), CONVENTIONS[convention])
-    return convention, len(used)
+    return wanted if wanted != "auto" else _recognised(cases, used), len(used)
 
 
 def _recognised(cases: dict[Key, Case], used: dict[Path, set[int]]) -> str:

@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.files import read_json
+from gyri.cohort.files import read_json, refuse_outside
 from gyri.cohort.intake import Intake
 from gyri.cohort.nifti import read_volume
 from gyri.cohort.oasis_days import MACHINE
+from gyri.cohort.privacy import private_fields, without_private
 from gyri.cohort.sheet import harmonise
 from gyri.cohort.table import (
     Cohort,
@@ -49,15 +50,6 @@ T1W = r"t1|mp-?rage|spgr|bravo|tfl|tfe"
 NO_HEAD = re.compile(r"locali[sz]er|scout|survey|phase|b1map|mosaic|screen", re.I)
 MIN_AXIS = 16
 """Fewer slices than these are no volume of a head."""
-
-PRIVATE = (
-    "PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "InstitutionName",
-    "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "DeviceSerialNumber",
-    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "StudyID",
-    "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionDateTime", "AcquisitionDate",
-    "StudyDate", "ProcedureStepDescription",
-)  # fmt: skip
-"""Fields that name a person, a place, a machine or a time; counted, never copied."""
 
 SUBJECT_HEADINGS = ("subject", "subject_id", "participant_id", "participant", "id", "folder")
 
@@ -94,7 +86,8 @@ def dicom(
     `sessions`, the folders in it are sessions. Of the series whose description fits, the one with
     the most voxels is taken. A table (CSV, TSV, xlsx) may give covariates by folder.
 
-    Access, citation and licence are those of the data. Citation of the converter: Li et al. 2016.
+    Access, citation and licence are those of the data, see the data set's own page. Sharing: as
+    that licence and the people's consent allow. Citation of the converter: Li et al. 2016.
     Names, identifiers, dates of birth and of the scan, places and serials are counted and never
     copied; of the headers only manufacturer, model and field strength go on. The heads show faces.
 
@@ -119,14 +112,15 @@ def dicom(
     program = converter()
     src = Path(src).resolve()
     folders = _folders(src, sessions)
-    subjects, columns = _subjects(table, sorted({person for person, _ in folders}))
+    notes: list[str] = []
+    subjects, columns = _subjects(table, sorted({person for person, _ in folders}), notes)
     private: Counter[str] = Counter()
     intake = Intake(stripped=False, faces=True)
     with tempfile.TemporaryDirectory(prefix="gyri-dicom-") as work:
         chosen = {}
         for number, (key, folder) in enumerate(track(folders.items(), "Converting DICOM")):
             found = _convert(program, folder, Path(work) / str(number))
-            private.update(f for one in found for f in PRIVATE if one.about.get(f))
+            private.update(f for one in found for f in private_fields(one.about))
             _refuse_names(folder, key[0], found)
             chosen[key] = _choose(folder, found, series)
         cohort = write_raw(
@@ -141,7 +135,7 @@ def dicom(
         cohort.notes.append(
             f"The series named people, places or times ({fields}); none was copied."
         )
-    cohort.notes += intake.notes()
+    cohort.notes += notes + intake.notes()
     return cohort
 
 
@@ -171,12 +165,15 @@ def _folders(src: Path, sessions: bool) -> dict[tuple[str, str], Path]:
             if key in found:
                 raise DataError(f"{found[key]} and {visit or person} get one label. Rename one.")
             found[key] = visit or person
+    refuse_outside(src, found.values())
     if not found:
         raise DataError(f"{src} holds no folders; expected one a subject with its DICOM files.")
     return found
 
 
-def _subjects(table: Path | None, labels: list[str]) -> tuple[pd.DataFrame, dict[str, ColumnType]]:
+def _subjects(
+    table: Path | None, labels: list[str], notes: list[str]
+) -> tuple[pd.DataFrame, dict[str, ColumnType]]:
     index = pd.Index(labels, name="subject")
     if table is None:
         return pd.DataFrame(index=index), {}
@@ -192,7 +189,7 @@ def _subjects(table: Path | None, labels: list[str]) -> tuple[pd.DataFrame, dict
         raise DataError(f"{table} lists {listed(twice)} more than once. Keep one row each.")
     if absent := sorted(set(labels) - set(rows.index)):
         raise DataError(f"{table} has no row for the folders {listed(absent)}. Add them.")
-    rows = harmonise(rows.loc[labels])
+    rows = harmonise(without_private(rows.loc[labels], notes))
     rows.index = index
     columns = infer_columns(rows)
     return typed(rows, columns), columns

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import integers
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.nifti import NanRule, read_volume
+from gyri.cohort.privacy import beside, refuse_private, without_private
 from gyri.cohort.sheet import harmonise
 from gyri.cohort.table import (
     Cohort,
@@ -40,6 +44,10 @@ def folder(
     scans: tuple[str, ...] = (),
     labels: tuple[str, ...] = (),
     name: str = "",
+    missing: tuple[str, ...] = (),
+    nan: NanRule = "refuse",
+    axes: str = "",
+    strict: bool = False,
 ) -> Cohort:
     """NIfTI files in a folder, and a CSV or TSV table with a column of subjects.
 
@@ -50,7 +58,9 @@ def folder(
     told apart by how their names end (``s01_T1w.nii.gz``, ``s01_lesion.nii.gz``); then a table
     is not needed.
 
-    Access, citation and licence are those of the data.
+    Access, citation and licence are those of the data, see the data set's own page. Sharing: as
+    that licence allows. Columns of names and dates are left out. Whether the images show faces is
+    not known.
 
     Parameters
     ----------
@@ -63,12 +73,18 @@ def folder(
         ``T1w T1c=T1post FLAIR``.
     labels : endings of the label images' names, ``NAME`` or ``NAME=ENDING``.
     name : what the data set is called; "" takes the folder's name.
+    missing : what the table writes where a value is missing, for example ``999 -1``, beside the
+        usual ``n/a``, ``NaN`` and empty cells.
+    nan : quarantine scans with NaN or infinite voxels, or set these voxels to zero.
+    axes : where the stored axes point in scans whose header declares no orientation, for example
+        ``LAS``; "" quarantines them.
+    strict : refuse the folder where a header or JSON file may name people, places or times;
+        otherwise that is left out and reported.
 
     Raises
     ------
     DataError
-        No folder, no scans, no table, a scan without a row or a row without a scan, or a label
-        image whose voxels are no integers.
+        No folder, no scans, no table, or a scan without a row or a row without a scan.
     UsageError
         The table has no column `subject`.
     """
@@ -78,25 +94,37 @@ def folder(
     files = sorted(p for p in src.rglob("*") if p.name.endswith((".nii", ".nii.gz")))
     if not files:
         raise DataError(f"{src} holds no .nii or .nii.gz files.")
+    refuse_outside(src, files)
+    if strict:
+        refuse_private(files)
+    intake = Intake(read=functools.partial(read_volume, stored=True, nan=nan, axes=axes))
+    people = _People(heading=subject, missing=missing)
     if scans or labels:
-        return _several(src, out, files, table, subject, _endings(scans, labels), name)
-    table = Path(table) if table is not None else _only_table(src)
-    subjects = _read_subjects(table, subject)
-    owners = _owners(src, files, [str(identifier) for identifier in subjects.index])
-    subjects.index = pd.Index([bids_label(str(i)) for i in subjects.index], name="subject")
-    if subjects.index.has_duplicates:
-        twice = sorted(set(subjects.index[subjects.index.duplicated()]))
-        raise DataError(
-            f"{table} lists subjects {listed(twice)} more than once. Keep one row each."
-        )
+        endings = _endings(scans, labels)
+        found = _several(src, files, endings)
+        others = [file.name for file in files if file not in found.values()]
+        if others:
+            people.notes.append(
+                f"{len(others)} files end otherwise and are left out: {listed(others)}."
+            )
+        subjects = _subjects_of(src, table, found, people)
+        volumes = _by_ending(found, endings, intake)
+    else:
+        path = Path(table) if table is not None else _only_table(src)
+        subjects = people.read(path)
+        owners = _owners(src, files, [str(identifier) for identifier in subjects.index])
+        subjects = _labelled(path, subjects)
+        volumes = _scans(owners, modality, intake)
     columns = infer_columns(subjects)
-    return write_raw(
+    cohort = write_raw(
         out,
         name=name or src.name,
         subjects=typed(subjects, columns),
         columns=columns,
-        scans=_scans(owners, modality),
+        scans=volumes,
     )
+    cohort.notes += [*people.notes, *intake.notes(), *beside(src)]
+    return cohort
 
 
 def _endings(scans: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, tuple[str, bool]]:
@@ -114,15 +142,9 @@ def _endings(scans: tuple[str, ...], labels: tuple[str, ...]) -> dict[str, tuple
 
 
 def _several(
-    src: Path,
-    out: Path,
-    files: list[Path],
-    table: Path | None,
-    heading: str,
-    endings: dict[str, tuple[str, bool]],
-    name: str,
-) -> Cohort:
-    """Import several files a subject, told apart by how their names end."""
+    src: Path, files: list[Path], endings: dict[str, tuple[str, bool]]
+) -> dict[tuple[str, str], Path]:
+    """Return (label, ending) -> file, for files told apart by how their names end."""
     ending = "|".join(map(re.escape, sorted(endings, key=len, reverse=True)))
     pattern = re.compile(rf"(?:sub-)?(.+?)[_\-. ]({ending})\.nii(?:\.gz)?")
     found: dict[tuple[str, str], Path] = {}
@@ -134,34 +156,35 @@ def _several(
             found[key] = file
     if not found:
         raise DataError(f"{src} holds no files whose names end in {', '.join(endings)}.")
-    people = list(dict.fromkeys(label for label, _ in found))
-    subjects = pd.DataFrame(index=pd.Index(people, name="subject"))
-    if table is not None or any(p.suffix.lower() in TEXT for p in src.iterdir()):
-        subjects = _read_subjects(Path(table) if table else _only_table(src), heading)
-        subjects.index = pd.Index([bids_label(str(i)) for i in subjects.index], name="subject")
-    columns = infer_columns(subjects)
+    return found
 
-    def load() -> Iterator[Scan]:
-        for (label, end), file in track(found.items(), "Importing scans"):
-            modality, is_label = endings[end]
-            scan = Scan.from_file(file, label, modality, is_label=is_label)
-            if is_label and scan.data is not None:
-                scan.data = integers(file, scan.data * scan.scale).astype(np.int16)
-                scan.scale = 1.0
-            yield scan
 
-    cohort = write_raw(
-        out,
-        name=name or src.name,
-        subjects=typed(subjects, columns),
-        columns=columns,
-        scans=load(),
-    )
-    if others := [file.name for file in files if file not in found.values()]:
-        cohort.notes.append(
-            f"{len(others)} files end otherwise and are left out: {listed(others)}."
+def _subjects_of(
+    src: Path, table: Path | None, found: dict[tuple[str, str], Path], people: _People
+) -> pd.DataFrame:
+    """Return the table of the people in `found`: the one that is there, or one without columns."""
+    labels = list(dict.fromkeys(label for label, _ in found))
+    if table is None and not any(p.suffix.lower() in TEXT for p in src.iterdir()):
+        return pd.DataFrame(index=pd.Index(labels, name="subject"))
+    path = Path(table) if table else _only_table(src)
+    subjects = _labelled(path, people.read(path))
+    if set(labels) != set(subjects.index):
+        raise DataError(
+            f"Table and scans in {src} disagree: scans without a row: "
+            f"{listed(sorted(set(labels) - set(subjects.index))) or 'none'}; rows without a scan: "
+            f"{listed(sorted(set(subjects.index) - set(labels))) or 'none'}. Name each file after "
+            "its subject."
         )
-    return cohort
+    return subjects
+
+
+def _labelled(path: Path, subjects: pd.DataFrame) -> pd.DataFrame:
+    """Return the table by label, refused where two rows are one person's."""
+    labels = pd.Index([bids_label(str(i)) for i in subjects.index], name="subject")
+    if labels.has_duplicates:
+        twice = sorted(set(labels[labels.duplicated()]))
+        raise DataError(f"{path} lists subjects {listed(twice)} more than once. Keep one row each.")
+    return subjects.set_axis(labels)
 
 
 def _only_table(src: Path) -> Path:
@@ -174,26 +197,46 @@ def _only_table(src: Path) -> Path:
     return found[0]
 
 
-def _read_subjects(path: Path, heading: str) -> pd.DataFrame:
-    table = read_table(path)
-    headings = list(table.columns)
-    table.columns = pd.Index([snake_case(name) for name in headings])
-    if heading:
-        key = snake_case(heading)
-        if key not in table:
-            raise UsageError(
-                f"{path} has no column {heading!r}.{nearest(heading, headings)} "
-                f"Columns: {', '.join(headings)}."
-            )
-    else:
-        key = next((name for name in SUBJECT_HEADINGS if name in table), "")
+@dataclass
+class _People:
+    """Reads the table of people.
+
+    Parameters
+    ----------
+    heading : of the column of subjects; "" finds it among the usual ones.
+    missing : words that mean a missing value.
+    """
+
+    heading: str
+    missing: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+
+    def read(self, path: Path) -> pd.DataFrame:
+        """Return the table by identifier, without columns that name or date people."""
+        table = read_table(path)
+        headings = list(table.columns)
+        table.columns = pd.Index([snake_case(name) for name in headings])
+        key = self._key(path, list(table.columns), headings)
+        table.index = pd.Index(table.pop(key).str.removeprefix("sub-"), name="subject")
+        if self.missing:
+            table = table.replace(list(self.missing), "")
+        return harmonise(without_private(table, self.notes))
+
+    def _key(self, path: Path, names: list[str], headings: list[str]) -> str:
+        if self.heading:
+            if snake_case(self.heading) not in names:
+                raise UsageError(
+                    f"{path} has no column {self.heading!r}.{nearest(self.heading, headings)} "
+                    f"Columns: {', '.join(headings)}."
+                )
+            return snake_case(self.heading)
+        key = next((name for name in SUBJECT_HEADINGS if name in names), "")
         if not key:
             raise DataError(
                 f"{path} has the columns {', '.join(headings)}, none of them called like a "
                 f"subject ({', '.join(SUBJECT_HEADINGS)}). Say which with `subject`."
             )
-    table.index = pd.Index(table.pop(key).str.removeprefix("sub-"), name="subject")
-    return harmonise(table)
+        return key
 
 
 def _owners(src: Path, files: list[Path], identifiers: list[str]) -> list[tuple[str, Path]]:
@@ -233,6 +276,15 @@ def _owner(relative: Path, known: set[str]) -> str | None:
     return None
 
 
-def _scans(owners: list[tuple[str, Path]], modality: str) -> Iterator[Scan]:
+def _scans(owners: list[tuple[str, Path]], modality: str, intake: Intake) -> Iterator[Scan]:
     for identifier, file in track(owners, "Importing scans"):
-        yield Scan.from_file(file, bids_label(identifier), modality)
+        yield intake.scan(file, bids_label(identifier), modality)
+
+
+def _by_ending(
+    found: dict[tuple[str, str], Path], endings: dict[str, tuple[str, bool]], intake: Intake
+) -> Iterator[Scan]:
+    for (label, end), file in track(found.items(), "Importing scans"):
+        modality, is_label = endings[end]
+        read = intake.label if is_label else intake.scan
+        yield read(file, label, modality)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, beside, outside_links
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, is_missing, listed, typed
 from gyri.cohort.visits import SEXES, read_columns, recoded
 from gyri.cohort.workbook import can_read, require_engine
@@ -82,8 +84,8 @@ def ixi(src: Path, out: Path, *, table: Path | None = None) -> Cohort:
     or weight of 0 is missing. People without a row, and those without an age, stay.
 
     Access: free download from https://brain-development.org/ixi-dataset. Citation: the IXI
-    dataset and its address. Licence: CC BY-SA 3.0. Sharing: derived data may be shared under the
-    same licence. The heads are whole: the images show faces. Dates of birth are not copied.
+    dataset and its address. Licence: CC BY-SA 3.0. Sharing: as that licence allows, see the data
+    set's own page. The heads are whole: the images show faces. Dates of birth are not copied.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ def _find(src: Path) -> tuple[dict[tuple[str, str], tuple[str, Path]], list[str]
         hospitals.setdefault(person, set()).add(hospital)
     if torn := sorted(person for person, of in hospitals.items() if len(of) > 1):
         raise DataError(f"{src} has scans of IXI{listed(torn)} from two hospitals. Keep one.")
-    outside_links(src, (path for _, path in files.values()))
+    refuse_outside(src, (path for _, path in files.values()))
     notes = []
     if left_out:
         notes.append(

@@ -15,7 +15,9 @@ from typing import Literal
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, beside, outside_links
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, bids_label, listed
 from gyri.cohort.visits import person_table, read_columns
 from gyri.cohort.workbook import find_table
@@ -71,9 +73,9 @@ def ncanda(
     visit_age). A visit is a session. Only the arm ``standard`` is read.
 
     Access: application through the NIMH Data Archive, see https://ncanda.org/data-access.php.
-    Citation: Brown et al. 2015. Licence: NCANDA data use agreement. Sharing: the data may not be
-    passed on, and many of the people are minors; ask NCANDA before derived images are shared.
-    Native heads show faces.
+    Citation: Brown et al. 2015. Licence: NCANDA data use agreement. Sharing: see the data set's own
+    page; many of the people are minors, ask NCANDA before derived images are shared. Native heads
+    show faces.
 
     Parameters
     ----------
@@ -129,7 +131,7 @@ def _find(src: Path, image: str) -> dict[Key, dict[str, Path]]:
             f"{src} holds no NCANDA scans; expected files like "
             f"cases/NCANDA_S00033/standard/baseline/{LAYOUT[image]['T1w']}."
         )
-    outside_links(src, (path for here in files.values() for path in here.values()))
+    refuse_outside(src, (path for here in files.values() for path in here.values()))
     return dict(sorted(files.items(), key=lambda item: (item[0][0], VISITS.index(item[0][1]))))
 
 

@@ -15,8 +15,10 @@ from typing import Literal
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, beside
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
 from gyri.cohort.pair import read_pair
+from gyri.cohort.privacy import beside
 from gyri.cohort.sheet import harmonise
 from gyri.cohort.table import CONVENTIONAL, Cohort, bids_label, listed, snake_case, typed
 from gyri.cohort.workbook import find_table, read_table
@@ -82,8 +84,9 @@ def oasis1(src: Path, out: Path, *, image: Image = "auto") -> Cohort:
     is the centre of the volume.
 
     Access: free after registration at https://sites.wustl.edu/oasisbrains. Citation: Marcus et
-    al. 2007. Licence: OASIS data use terms. Sharing: derived data may be shared under the same
-    terms; never try to identify a person. Faces are removed by the data set.
+    al. 2007. Licence: OASIS data use terms. Sharing: see the data set's own page for what its terms
+    allow of scans and of derived data; never try to identify a person. Faces are removed by the
+    data set.
 
     Parameters
     ----------
@@ -109,9 +112,13 @@ def oasis1(src: Path, out: Path, *, image: Image = "auto") -> Cohort:
         if (match := _FILE.fullmatch(path.name))
     }
     if files:
+        refuse_outside(src, files.values())
         if image != "auto":
             raise UsageError(f"{src} holds prepared files, not the discs; leave out image.")
-        return _write(src, out, list(files), _flat_scans(files), [])
+        intake = Intake(stripped=True, faces=False)
+        cohort = _write(src, out, list(files), _flat_scans(files, intake), beside(src))
+        cohort.notes += intake.notes()
+        return cohort
     discs = _find_sessions(src)
     kind = _kind(discs, image)
     axes = RAW_AXES if kind == "raw" else T88_AXES
@@ -171,6 +178,7 @@ def _find_sessions(src: Path) -> dict[Key, Path]:
             if key in found:
                 raise DataError(f"{found[key]} and {folder} are the same session. Keep one.")
             found[key] = folder
+    refuse_outside(src, found.values())
     if not found:
         raise DataError(
             f"{src} holds no OASIS-1 scans; expected files like OAS1_0001_MR1_T1w.nii.gz or "
@@ -220,12 +228,9 @@ def _read_rows(path: Path) -> pd.DataFrame:
     return typed(table[list(COLUMNS)], {name: CONVENTIONAL[name] for name in COLUMNS})
 
 
-def _flat_scans(files: dict[Key, Path]) -> Iterator[Scan]:
+def _flat_scans(files: dict[Key, Path], intake: Intake) -> Iterator[Scan]:
     for (person, session), path in track(files.items(), "Importing OASIS-1"):
-        scan = Scan.from_file(path, bids_label(person), "T1w", session)
-        if scan.data is not None:
-            scan.sidecar |= {"SkullStripped": True, "Faces": False}
-        yield scan
+        yield intake.scan(path, bids_label(person), "T1w", session)
 
 
 def _disc_scans(discs: dict[Key, Path], kind: str, intake: Intake) -> Iterator[Scan]:

@@ -14,8 +14,10 @@ from typing import Literal
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, beside
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
 from gyri.cohort.pair import read_pair
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, bids_label, listed
 from gyri.cohort.visits import person_table, read_columns
 from gyri.cohort.workbook import find_table
@@ -88,8 +90,9 @@ def oasis2(src: Path, out: Path, *, runs: Literal["average", "first"] = "average
     sagittal, stored to anterior, superior and left.
 
     Access: free after registration at https://sites.wustl.edu/oasisbrains. Citation: Marcus et
-    al. 2010. Licence: OASIS data use terms. Sharing: derived data may be shared under the same
-    terms; never try to identify a person. The heads are whole.
+    al. 2010. Licence: OASIS data use terms. Sharing: see the data set's own page for what its terms
+    allow of scans and of derived data; never try to identify a person. The heads are whole: the
+    images are taken to show faces.
 
     Parameters
     ----------
@@ -141,6 +144,7 @@ def _find(src: Path) -> dict[tuple[str, str], list[Path]]:
             f"{src} holds no OASIS-2 scans; expected files like "
             "OAS2_RAW_PART1/OAS2_0001_MR1/RAW/mpr-1.nifti.hdr."
         )
+    refuse_outside(src, (path for known in files.values() for path in known.values()))
     return {key: [known[run] for run in sorted(known)] for key, known in sorted(files.items())}
 
 

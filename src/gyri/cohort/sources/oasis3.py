@@ -10,23 +10,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from gyri.cohort.bids import write_raw
-from gyri.cohort.intake import Intake, beside
 from gyri.cohort.oasis_days import (
-    LICENSE,
     Found,
     find_scans,
-    import_scans,
     machine,
     scanner_name,
+    session_rows,
+    write_sessions,
 )
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, as_number, listed
 from gyri.cohort.visits import (
     DAYS_A_YEAR,
     SEXES,
     day_of,
     nearest_visit,
-    person_table,
     read_columns,
     recoded,
 )
@@ -89,9 +87,9 @@ def oasis3(src: Path, out: Path, *, within_days: float = 365) -> Cohort:
     are not anatomical MRI. Visits of a negative age are entry errors and are not used.
 
     Access: application at https://sites.wustl.edu/oasisbrains. Citation: LaMontagne et al. 2019.
-    Licence: OASIS data use terms. Sharing: the data may not be passed on; derived data under the
-    same terms; never try to identify a person. The heads are taken to show faces. Of the JSON
-    files only manufacturer, model and field strength are read.
+    Licence: OASIS data use terms. Sharing: see the data set's own page for what its terms allow of
+    scans and of derived data; never try to identify a person. The heads are taken to show faces.
+    Of the JSON files only manufacturer, model and field strength are read.
 
     Parameters
     ----------
@@ -106,7 +104,7 @@ def oasis3(src: Path, out: Path, *, within_days: float = 365) -> Cohort:
     """
     src = Path(src)
     found = find_scans(src, "OAS3", "OASIS-3")
-    notes = list(found.notes)
+    notes: list[str] = []
     rows = _people(src, found)
     visits = _visits(src, notes)
     rows, alone = nearest_visit(rows, visits, within_days)
@@ -115,20 +113,16 @@ def oasis3(src: Path, out: Path, *, within_days: float = 365) -> Cohort:
             f"{len(alone)} sessions have no clinical visit within {within_days:g} days: "
             f"{listed(alone)}."
         )
-    columns = {name: column for name, column in COLUMNS.items() if name in rows}
-    subjects, sessions = person_table(rows, columns, OF_THE_SESSION)
-    intake = Intake(stripped=False, faces=True)
-    cohort = write_raw(
+    cohort = write_sessions(
         out,
+        found,
+        rows,
         name="OASIS-3",
-        subjects=subjects,
-        columns=columns,
-        scans=import_scans(found, intake, "Importing OASIS-3"),
-        sessions=sessions,
-        license=LICENSE,
+        columns=COLUMNS,
+        of_the_session=OF_THE_SESSION,
         citation=CITATION,
     )
-    cohort.notes += notes + intake.notes() + beside(src)
+    cohort.notes += notes + beside(src)
     return cohort
 
 
@@ -138,15 +132,7 @@ def _people(src: Path, found: Found) -> pd.DataFrame:
     table = read_columns(path, PEOPLE, optional=("handedness", "education_years", "apoe"))
     table = table.drop_duplicates("person").set_index("person")
     table["sex"] = recoded(table["sex"], SEXES)
-    if strangers := sorted({person for person, _ in found.sessions} - set(table.index)):
-        raise DataError(
-            f"{len(strangers)} people have scans and no row in {path}: {listed(strangers)}. "
-            "Use the full published table."
-        )
-    rows = table.loc[[person for person, _ in found.sessions]].reset_index()
-    rows["subject"] = rows["person"]
-    rows["session"] = [session for _, session in found.sessions]
-    rows["day"] = rows["delay"] = [float(session[1:]) for session in rows["session"]]
+    rows = session_rows(found, table, path)
     entry = [as_number(value) for value in rows["age"]]
     if wrong := [p for p, age in zip(rows["person"], entry) if age is None]:
         raise DataError(f"{path} has ages at entry that are no numbers for {listed(wrong)}.")

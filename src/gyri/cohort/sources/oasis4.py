@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from gyri.cohort.bids import write_raw
-from gyri.cohort.intake import Intake, beside
-from gyri.cohort.oasis_days import LICENSE, Found, find_scans, import_scans
+from gyri.cohort.oasis_days import Found, find_scans, session_rows, write_sessions
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, listed
 from gyri.cohort.visits import (
     SEXES,
     day_of,
     nearest_visit,
-    person_table,
     read_columns,
     recoded,
 )
@@ -63,8 +61,8 @@ def oasis4(src: Path, out: Path, *, within_days: float = 365) -> Cohort:
     it is there. Sex is coded 1 for men and 2 for women.
 
     Access: application at https://sites.wustl.edu/oasisbrains. Citation: Koenig et al. 2020.
-    Licence: OASIS data use terms. Sharing: the data may not be passed on; derived data under the
-    same terms; never try to identify a person. The heads are taken to show faces.
+    Licence: OASIS data use terms. Sharing: see the data set's own page for what its terms allow of
+    scans and of derived data; never try to identify a person. The heads are taken to show faces.
 
     Parameters
     ----------
@@ -79,7 +77,7 @@ def oasis4(src: Path, out: Path, *, within_days: float = 365) -> Cohort:
     """
     src = Path(src)
     found = find_scans(src, "OAS4", "OASIS-4")
-    notes = list(found.notes)
+    notes: list[str] = []
     rows = _rows(src, found)
     ratings = [path for path in sorted(src.rglob("*OASIS4_data_CDR.csv")) if path.is_file()]
     if ratings:
@@ -90,20 +88,16 @@ def oasis4(src: Path, out: Path, *, within_days: float = 365) -> Cohort:
             notes.append(
                 f"{len(alone)} sessions have no CDR within {within_days:g} days: {listed(alone)}."
             )
-    columns = {name: column for name, column in COLUMNS.items() if name in rows}
-    subjects, sessions = person_table(rows, columns, OF_THE_SESSION)
-    intake = Intake(stripped=False, faces=True)
-    cohort = write_raw(
+    cohort = write_sessions(
         out,
+        found,
+        rows,
         name="OASIS-4",
-        subjects=subjects,
-        columns=columns,
-        scans=import_scans(found, intake, "Importing OASIS-4"),
-        sessions=sessions,
-        license=LICENSE,
+        columns=COLUMNS,
+        of_the_session=OF_THE_SESSION,
         citation=CITATION,
     )
-    cohort.notes += notes + intake.notes() + beside(src)
+    cohort.notes += notes + beside(src)
     return cohort
 
 
@@ -114,20 +108,12 @@ def _rows(src: Path, found: Found) -> pd.DataFrame:
     people["sex"] = recoded(people["sex"], SEXES)
     imaging = find_table(src, "*OASIS4_data_imaging*", "OASIS4_data_imaging.csv")
     ages = read_columns(imaging, IMAGING).drop_duplicates("imaging").set_index("imaging")["age"]
-    if strangers := sorted({person for person, _ in found.sessions} - set(people.index)):
-        raise DataError(
-            f"{len(strangers)} people have scans and no row in {clinical}: {listed(strangers)}. "
-            "Use the full published table."
-        )
+    rows = session_rows(found, people, clinical)
     keys = [f"{person}_MR_{session}" for person, session in found.sessions]
     if ageless := [key for key in keys if key not in ages.index]:
         raise DataError(
             f"{len(ageless)} scans have no row in {imaging}: {listed(ageless)}. "
             "Use the full published table."
         )
-    rows = people.loc[[person for person, _ in found.sessions]].reset_index()
-    rows["subject"] = rows["person"]
-    rows["session"] = [session for _, session in found.sessions]
-    rows["day"] = rows["delay"] = [float(session[1:]) for session in rows["session"]]
     rows["age"] = ages.loc[keys].to_numpy()
     return rows

@@ -59,7 +59,8 @@ def phantom(
 
     Layout: none is read; the scans are made from the MNI152 template that nilearn ships.
 
-    Access: no download. Citation: Fonov et al. 2011 (the template). Licence: CC0.
+    Access: no download. Citation: Fonov et al. 2011 (the template). Licence: CC0; for the template
+    see its own page. Sharing: without limits, nobody is in it. Brains alone, without faces.
 
     Interrupted and started again with the same settings, it goes on with the subjects that are
     missing; a cohort that is complete is read and returned.

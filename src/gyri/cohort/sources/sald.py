@@ -13,7 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from gyri.cohort.bids import Scan, write_raw
-from gyri.cohort.intake import Intake, beside, outside_links
+from gyri.cohort.files import refuse_outside
+from gyri.cohort.intake import Intake
+from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, listed, typed
 from gyri.cohort.visits import read_columns
 from gyri.cohort.workbook import find_table
@@ -58,8 +60,8 @@ def sald(src: Path, out: Path) -> Cohort:
     Functional scans are left out.
 
     Access: free download from http://fcon_1000.projects.nitrc.org/indi/retro/sald.html after
-    agreeing to its terms. Citation: Wei et al. 2018. Licence: CC BY-NC. Sharing: derived data may
-    be shared for non-commercial use with the citation. The heads are taken to show faces.
+    agreeing to its terms. Citation: Wei et al. 2018. Licence: CC BY-NC. Sharing: for non-commercial
+    use with the citation, see the data set's own page. The heads are taken to show faces.
 
     Parameters
     ----------
@@ -118,7 +120,7 @@ def _find(src: Path) -> dict[str, Path]:
         raise DataError(
             f"{src} holds no SALD scans; expected files like sub-031274/anat/sub-031274_T1w.nii.gz."
         )
-    outside_links(src, files.values())
+    refuse_outside(src, files.values())
     return files
 
 
