@@ -53,6 +53,7 @@ def test_a_given_mask_is_used() -> None:
         np.stack([values, truth.astype(np.float32)]), channels, affine, np.ones_like(values)
     )
     after = brain_mask(before, BrainMaskConfig(channel="brain"))
+    assert after.history[-1]["method"] == "provided"
     np.testing.assert_array_equal(after.image[0], values * truth)
     np.testing.assert_array_equal(after.image[1], truth)
     marked = brain_mask(before, BrainMaskConfig(channel="brain", apply=False))

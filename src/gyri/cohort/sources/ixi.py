@@ -18,7 +18,6 @@ from gyri.cohort.intake import Intake
 from gyri.cohort.privacy import beside
 from gyri.cohort.table import CONVENTIONAL, Cohort, ColumnType, is_missing, listed, typed
 from gyri.cohort.visits import SEXES, read_columns, recoded
-from gyri.cohort.workbook import can_read, require_engine
 from gyri.errors import DataError
 from gyri.registry import SOURCES
 from gyri.runtime.progress import track
@@ -97,12 +96,10 @@ def ixi(src: Path, out: Path, *, table: Path | None = None) -> Cohort:
     ------
     DataError
         No scans, a hospital that is not known, a scan that comes twice, or no table.
-    UnavailableError
-        ``IXI.xls`` is the only table and what reads it is not installed.
     """
     src = Path(src)
     files, notes = _find(src)
-    chosen = Path(table) if table is not None else _table(src, notes)
+    chosen = Path(table) if table is not None else _table(src)
     subjects = _subjects(chosen, files, notes)
     intake = Intake(stripped=False, faces=True)
     cohort = write_raw(
@@ -157,20 +154,17 @@ def _find(src: Path) -> tuple[dict[tuple[str, str], tuple[str, Path]], list[str]
     return files, notes
 
 
-def _table(src: Path, notes: list[str]) -> Path:
-    """Return the table: the workbook where it can be read, otherwise the only CSV."""
+def _table(src: Path) -> Path:
+    """Return the table: the published workbook, otherwise the only CSV."""
     workbooks = sorted(p for p in src.rglob("IXI.xls*") if p.is_file())
-    texts = sorted(p for p in src.rglob("*.csv") if p.is_file())
-    if workbooks and (can_read(workbooks[0]) or not texts):
-        require_engine(workbooks[0])
+    if workbooks:
         return workbooks[0]
+    texts = sorted(p for p in src.rglob("*.csv") if p.is_file())
     if len(texts) != 1:
         raise DataError(
             f"{src} holds {len(texts)} CSV tables ({listed(p.name for p in texts) or 'none'}) and "
             "no IXI.xls; expected one. Put IXI.xls beside the scans, or say which with `table`."
         )
-    if workbooks:
-        notes.append(f"{workbooks[0].name} was not read (pip install xlrd); {texts[0].name} was.")
     return texts[0]
 
 
