@@ -18,9 +18,13 @@ GAN = {"widths": [64, 32], "group_size": 16}
 
 OVERFIT = {
     "ddpm": {
-        "method": {"name": "ddpm", "prediction": "x0", "optimiser": {"lr": 2e-3, "clip_norm": 1}},
+        "method": {
+            "name": "ddpm",
+            "prediction": "x0",
+            "optimiser": {"lr": 3e-3, "clip_norm": 1.0, "final_lr": 0.02},
+        },
         "networks": {"denoiser": UNET},
-        "training": {"steps": 250, "batch_size": 8},
+        "training": {"steps": 500, "batch_size": 8},
     },
     "r3gan": {
         "method": {"name": "r3gan", "gamma": 20.0, "augment": 0.0, "lr": [1e-3, 2e-4]},
@@ -35,10 +39,10 @@ PHANTOMS = {
             "prediction": "edm",
             "prior": "gaussian",
             "prior_components": 20,
-            "optimiser": {"lr": 1e-3, "clip_norm": 1.0},
+            "optimiser": {"lr": 2e-3, "clip_norm": 1.0, "final_lr": 0.02},
         },
         "networks": {"denoiser": UNET},
-        "training": {"steps": 300, "batch_size": 8},
+        "training": {"steps": 200, "batch_size": 4},
     },
     "r3gan": {
         "method": {"name": "r3gan", "gamma": 20.0, "lr": [1e-3, 2e-4]},

@@ -69,6 +69,13 @@ def test_the_program_s_mask_is_taken(install, method: str, program: str, script:
     assert os.listdir(os.environ["PATH"]) == [program]
 
 
+def test_auto_takes_the_template_whatever_is_installed(install) -> None:
+    install("mri_synthstrip", SYNTHSTRIP)
+    values, affine, _ = phantom_head()
+    after = brain_mask(scan_of(values, affine), BrainMaskConfig())
+    assert after.history[-1]["method"] == "template"
+
+
 def test_what_is_not_installed_is_named_with_where_to_get_it(install) -> None:
     values, affine, _ = phantom_head()
     for method, tool in TOOLS.items():

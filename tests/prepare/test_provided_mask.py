@@ -91,7 +91,7 @@ def test_a_mask_on_another_grid_keeps_the_scan_out(
     session = scan_file(tmp_path)
     path = tmp_path / "sub-01_ses-2_run-1_desc-brain_mask.nii.gz"
     write_volume(path, mask, affine, descrip="")
-    with pytest.raises(DataError, match="is not the scan's"):
+    with pytest.raises(DataError, match="is not the scan"):
         brain_mask(upright(session), BrainMaskConfig())
 
 

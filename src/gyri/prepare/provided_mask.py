@@ -74,10 +74,11 @@ def read_mask(path: Path, scan: PreparedScan) -> np.ndarray:
     upright = nib.apply_orientation(values, turn)
     upright_affine = affine @ nib.orientations.inv_ornt_aff(turn, values.shape)
     if not same_grid(upright.shape, upright_affine, scan.shape, scan.affine):
+        places = np.round(upright_affine, 3).tolist(), np.round(scan.affine, 3).tolist()
         raise FileFault(
             path,
-            f"the brain mask's grid {upright.shape} is not the scan's {scan.shape}, or lies at "
-            "another place",
+            f"the brain mask's grid {upright.shape} with the affine {places[0]} is not the scan's "
+            f"{scan.shape} with {places[1]}",
             "Resample it onto the scan, and put brain_mask right after reorient.",
         )
     if not (upright > 0).any():

@@ -31,7 +31,10 @@ class RegisterConfig:
 
     def __post_init__(self) -> None:
         if self.transform not in ("affine", "rigid"):
-            raise UsageError(f"transform is {self.transform!r}; expected 'affine' or 'rigid'.")
+            raise UsageError(
+                f"transform is {self.transform!r}; expected 'affine' or 'rigid'. For a warp, put "
+                "the step nonlinear after register."
+            )
 
 
 @STEPS.register("register", RegisterConfig)
@@ -39,7 +42,7 @@ def register(scan: PreparedScan, config: RegisterConfig) -> PreparedScan:
     """Register the brain to MNI152; only the affine changes, `resample` interpolates once.
 
     The first channel that holds intensities is registered and the others follow. Put `brain_mask`
-    before and `resample` after this step.
+    before, and `resample` or `nonlinear` after this step.
 
     Raises
     ------

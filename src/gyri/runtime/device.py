@@ -11,6 +11,9 @@ import torch
 
 from gyri.errors import UnavailableError
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's ``mallopt``."""
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device to work on.
@@ -27,6 +30,8 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UnavailableError(
@@ -37,6 +42,21 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensor instead of handing it back to the system.
+
+    Every step of a network on a CPU frees and asks for the same large blocks; having the system
+    map and clear them anew costs a fifth of the time. Does nothing where there is no glibc.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def peak_memory_gib() -> float:
