@@ -17,9 +17,10 @@ from gyri.cohort.nifti import write_volume
 from gyri.cohort.prepared import INT16_MAX, file_hash, prepared_path
 from gyri.cohort.twins import voxel_hash
 from gyri.errors import DataError, FileFault
+from gyri.prepare.provided_mask import mask_file
 from gyri.prepare.scan import PreparedScan, is_stripped
 from gyri.prepare.steps import Steps, intensity_range, plain
-from gyri.prepare.survey import Finding, Session, read_session
+from gyri.prepare.survey import Finding, Session, own_grids, read_session
 from gyri.registry import STEPS
 
 ROUNDING = 1e-5
@@ -59,6 +60,7 @@ def prepare_session(
         "steps": plain(steps),
         "channels": [vars(channel) for channel in session.channels],
         "sources": finding.hashes,
+        "mask": _mask_hash(session, steps),
     }
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     kept = _kept(session, key, out)
@@ -142,12 +144,21 @@ def _in_range(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 def shows_brain_only(scan: PreparedScan) -> bool:
     """Say whether no channel shows a head; see `is_stripped`."""
-    volumes = [v for v, channel in zip(scan.image, scan.channels) if channel.kind != "label"]
-    return all(is_stripped(volume, scan.affine) for volume in volumes)
+    volumes = zip(own_grids(scan), scan.channels)
+    return all(is_stripped(*volume) for volume, channel in volumes if channel.kind != "label")
 
 
 def _strips(steps: Steps) -> bool:
     return "brain_mask" in steps and bool(steps["brain_mask"].apply)
+
+
+def _mask_hash(session: Session, steps: Steps) -> str:
+    """Return the hash of the mask that comes with the scan, "" where none is read."""
+    config = steps.get("brain_mask")
+    if config is None or config.method not in ("auto", "provided"):
+        return ""
+    mask = mask_file(session, config.file)
+    return file_hash(mask) if mask is not None and mask.is_file() else ""
 
 
 def _removes_faces(steps: Steps) -> bool:
