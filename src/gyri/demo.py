@@ -21,22 +21,23 @@ RECIPE: dict[str, Any] = {
         "name": "ddpm",
         "prediction": "edm",
         "prior": "gaussian",
-        "prior_components": 40,
-        "optimiser": {"lr": 1e-3, "warmup_steps": 20, "clip_norm": 1.0, "final_lr": 0.05},
-        "ema_half_life_images": 500,
+        "prior_components": 20,
+        "p_mean": -1.6,
+        "p_std": 0.9,
+        "optimiser": {"lr": 2e-3, "warmup_steps": 20, "clip_norm": 1.0, "final_lr": 0.02},
+        "ema_half_life_images": 100,
         "sampling": {"sampler": "heun", "num_steps": 10},
     },
     "networks": {
         "denoiser": {
             "name": "unet",
-            "patch": 2,
-            "widths": [24, 48, 48],
+            "widths": [16, 32, 32],
             "num_res_blocks": 1,
             "attention": [False, False, False],
         }
     },
     "conditions": ["age", "sex", "scanner"],
-    "training": {"budget_s": 120, "batch_size": 4, "save_every_s": 30, "preview_every": 0},
+    "training": {"budget_s": 120, "batch_size": 2, "save_every_s": 30, "preview_every": 0},
 }
 """A small diffusion model that starts from what a linear model knows; two cores, two minutes."""
 

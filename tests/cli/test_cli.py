@@ -12,6 +12,7 @@ import pytest
 from tests.contracts.tiny import recipe
 
 from gyri.cli import main, verbs
+from gyri.cli.cohort import import_cohort
 
 
 def test_help_names_every_verb_with_a_line(capsys):
@@ -98,3 +99,10 @@ def test_a_disk_fault_is_a_message_and_a_bug_is_not(monkeypatch, capsys):
     monkeypatch.setattr(info, "main", fails(errno.EBADF))
     with pytest.raises(OSError, match="Bad file"):
         main(["info"])
+
+
+def test_options_of_a_source_are_explained_whole(capsys):
+    with pytest.raises(SystemExit):
+        import_cohort(["folder", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the table; None takes the only CSV or TSV file" in text

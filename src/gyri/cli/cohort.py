@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import tyro
 
@@ -120,12 +123,30 @@ def import_cohort(arguments: list[str]) -> None:
         raise UsageError(f"{source.name} takes {'OUT' if count == 1 else 'SRC OUT'}.\n{USAGE}")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(opened(Path(paths[0]))) if count == 2 else None
-        importer = functools.partial(source.component, folder, Path(paths[-1]))
+        importer = functools.partial(_told(source.component), folder, Path(paths[-1]))
         cohort = tyro.cli(importer, prog=f"gyri cohort import {source.name}", args=options)
     for note in cohort.notes:
         print(f"note: {note}")
     print(f"{cohort.root}: {len(cohort.subjects)} subjects, {len(cohort.scans)} scans")
     print(f"Next: gyri prepare {paths[-1]} PREPARED --spacing 4")
+
+
+def _told(component: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a source whose docstring reads to tyro: what follows ``name :`` is no type."""
+
+    @functools.wraps(component)
+    def told(*given: Any, **options: Any) -> Any:
+        return component(*given, **options)
+
+    def apart(found: re.Match[str]) -> str:
+        return "\n".join(f"    {name}\n        {found[2]}" for name in found[1].split(", "))
+
+    # tyro looks through wrappers, and reads the annotations where the function was written.
+    del told.__wrapped__
+    vars(told)["__signature__"] = inspect.signature(component, eval_str=True)
+    told.__annotations__ = get_type_hints(component)
+    told.__doc__ = re.sub(r"(?m)^    (\w+(?:, \w+)*) : (.*)$", apart, component.__doc__ or "")
+    return told
 
 
 def info(arguments: list[str]) -> None:

@@ -1,0 +1,55 @@
+"""Print several score sheets as one Markdown table, with the anchors of the first.
+
+python docs/results/table.py SAMPLES [SAMPLES ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+ROWS = (
+    "fd/morph-v1", "fd/radiomics-v1", "fd/spectrum-v1", "kid/morph-v1", "kid/radiomics-v1",
+    "coverage/morph-v1", "coverage/radiomics-v1", "coverage/spectrum-v1", "msssim/delta",
+    "coherence", "components", "orientation", "volumes/in_range", "volumes/brain_ml/d",
+    "volumes/gm_ml/d", "volumes/wm_ml/d", "volumes/central_csf_ml/mean", "nearest/copy_rate",
+    "nearest/closer",
+)  # fmt: skip
+ANCHORS = ("ceiling", "mean_image", "phase_random", "noise")
+
+
+def number(value: float | None) -> str:
+    """Write a number with three digits."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def cell(score: dict[str, Any]) -> str:
+    """Write a value with its interval."""
+    if score["low"] is None or score["low"] == score["high"]:
+        return number(score["value"])
+    return f"{number(score['value'])} ({number(score['low'])}, {number(score['high'])})"
+
+
+def main() -> None:
+    """Print the table and which gates each passes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("samples", type=Path, nargs="+")
+    folders = parser.parse_args().samples
+    sheets = [json.loads((f / "evaluation" / "scores.json").read_text()) for f in folders]
+    scores = [{score["key"]: score for score in sheet["scores"]} for sheet in sheets]
+    print("| | " + " | ".join([folder.name for folder in folders] + list(ANCHORS)) + " |")
+    print("|---" * (1 + len(folders) + len(ANCHORS)) + "|")
+    for key in ROWS:
+        cells = [cell(of[key]) for of in scores]
+        cells += [number(scores[0][key]["anchors"].get(anchor)) for anchor in ANCHORS]
+        print(f"| {scores[0][key]['label']} | " + " | ".join(cells) + " |")
+    for folder, sheet in zip(folders, sheets):
+        print(f"\n{folder.name}: {json.dumps(sheet['gates'])}")
+
+
+if __name__ == "__main__":
+    main()
