@@ -27,9 +27,10 @@ OVERFIT = {
         "training": {"steps": 500, "batch_size": 8},
     },
     "r3gan": {
-        "method": {"name": "r3gan", "gamma": 20.0, "augment": 0.0, "lr": [1e-3, 2e-4]},
+        "view": "stack",
+        "method": {"name": "r3gan", "gamma": 100.0, "augment": 0.0, "lr": [1e-3, 5e-4]},
         "networks": {"generator": GAN, "discriminator": GAN},
-        "training": {"steps": 300, "batch_size": 8},
+        "training": {"steps": 2500, "batch_size": 8},
     },
 }
 PHANTOMS = {
@@ -39,10 +40,13 @@ PHANTOMS = {
             "prediction": "edm",
             "prior": "gaussian",
             "prior_components": 20,
+            "p_mean": -1.6,
+            "p_std": 0.9,
             "optimiser": {"lr": 2e-3, "clip_norm": 1.0, "final_lr": 0.02},
+            "ema_half_life_images": 100,
         },
-        "networks": {"denoiser": UNET},
-        "training": {"steps": 200, "batch_size": 4},
+        "networks": {"denoiser": {**UNET, "patch": 1, "widths": [16, 32]}},
+        "training": {"steps": 400, "batch_size": 4},
     },
     "r3gan": {
         "method": {"name": "r3gan", "gamma": 20.0, "lr": [1e-3, 2e-4]},
