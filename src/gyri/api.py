@@ -13,6 +13,7 @@ Examples
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +140,7 @@ def evaluate(
     out: Path | str | None = None,
     seed: int = 0,
     bootstrap: int = 2000,
+    features: Sequence[str] | None = None,
 ) -> Scores:
     """Judge a synthetic cohort against subjects that its model never saw.
 
@@ -150,6 +152,7 @@ def evaluate(
     out : folder of ``scores.json``, by default ``SYNTHETIC/evaluation``.
     seed : of subsampling and bootstraps.
     bootstrap : number of resamples behind every interval.
+    features : feature sets to measure; by default all that need not be asked for.
 
     Raises
     ------
@@ -176,6 +179,7 @@ def evaluate(
             seed=seed,
             cache=folder / "features",
             bootstrap=bootstrap,
+            features=features,
             progress=lambda task, done, total: advance(completed=done, total=total, note=task),
             provenance={"split_hash": cohort.split_hash, "data_hash": cohort.data_hash},
         )

@@ -23,6 +23,8 @@ class Command:
     """Of subsampling and bootstraps."""
     bootstrap: int = 2000
     """Bootstrap resamples behind every interval."""
+    features: tuple[str, ...] = ()
+    """Feature sets to measure; without it all that need no weights (see gyri list features)."""
 
     def run(self) -> None:
         """Evaluate."""
@@ -37,6 +39,7 @@ class Command:
             split=self.split,
             seed=self.seed,
             bootstrap=self.bootstrap,
+            features=self.features or None,
         )
         Console(width=max(Console().width, 100)).print(terminal_summary(scores.to_dict()))
         print(f"{self.synthetic / 'evaluation' / 'scores.json'}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def evaluate(
     seed: int = 0,
     cache: Path | None = None,
     bootstrap: int = 2000,
+    features: Sequence[str] | None = None,
     progress: Progress | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Scores:
@@ -50,6 +51,8 @@ def evaluate(
     seed : of subsamples, anchors and resamples.
     cache : folder that keeps the features of sets already measured.
     bootstrap : resamples of subjects behind every interval.
+    features : feature sets to measure beside ``morph-v1``; by default all that need not be asked
+        for.
     progress : called as ``progress(task, done, total)``.
     provenance : entries to be added to the sheet's own (split hash, data hash, run).
 
@@ -68,7 +71,7 @@ def evaluate(
     _check_references(train, hold)
     # Volumes are spread over threads; threads inside each small matrix product would fight them.
     with threadpool_limits(1):
-        judge = Judge(train, hold, len(generated), seed, cache, bootstrap, progress)
+        judge = Judge(train, hold, len(generated), seed, cache, bootstrap, progress, features)
         scores, refused, samples = judge.judge(generated)
     return Scores(
         generated=generated.name,
@@ -78,7 +81,7 @@ def evaluate(
         seed=seed,
         provenance=judge.provenance() | {"bootstrap": bootstrap} | (provenance or {}),
         scores=scores,
-        refused=[*refused, *judge.dropped()],
+        refused=[*refused, *judge.unmeasured(), *judge.dropped()],
         gates=gates(scores, judge.feature_sets, refused),
         samples=samples,
     )
@@ -127,7 +130,7 @@ class Judge:
     ----------
     train, hold : real sets, finite, on one grid.
     num_generated : size of the sets to be judged.
-    seed, cache, bootstrap, progress : as in `evaluate`.
+    seed, cache, bootstrap, progress, features : as in `evaluate`.
     """
 
     def __init__(
@@ -139,12 +142,13 @@ class Judge:
         cache: Path | None,
         bootstrap: int,
         progress: Progress | None,
+        features: Sequence[str] | None = None,
     ) -> None:
         self.progress = progress
         self.done = 0
         self.total = len(train) + len(hold) + num_generated * (len(ANCHORS) + 1)
         self.total -= num_generated - 1  # the mean image is one volume
-        self.extractor = Extractor(train, cache)
+        self.extractor = Extractor(train, cache, features and ["morph-v1", *features])
         self.feature_sets = dict(self.extractor.sets)
         raw = self._extract(train)
         self.centre, self.spread, self.kept = {}, {}, {}
@@ -266,6 +270,10 @@ class Judge:
                 for row, value in zip(rows, values):
                     row[column] = value
         return rows
+
+    def unmeasured(self) -> list[Refused]:
+        """Say why feature sets that were asked for are not in the sheet."""
+        return [Refused("feature", n, reason) for n, reason in self.extractor.refused.items()]
 
     def dropped(self) -> list[Refused]:
         """Name the features that TRAIN holds constant."""

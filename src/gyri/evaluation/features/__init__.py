@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gyri.evaluation import segment
 from gyri.evaluation.segment import Segmented
+from gyri.types import Grid
 
 FloatArray = NDArray[np.float64]
 
@@ -27,11 +28,18 @@ class FeatureSet:
     name : registered name, part of every score's name.
     blind_to : anchors that share these features with real scans by construction, so that beating
         them here proves nothing.
+    default : False for a set that is measured only where it is asked for by name.
     state : arrays fitted on TRAIN; part of the definition's hash.
     """
 
     name: ClassVar[str]
     blind_to: ClassVar[tuple[str, ...]] = ()
+    default: ClassVar[bool] = True
+
+    @classmethod
+    def refusal(cls, grid: Grid) -> str | None:
+        """Say why the features cannot be measured on `grid` or this machine; None if they can."""
+        return None
 
     def __init__(self) -> None:
         self.state: dict[str, FloatArray] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,13 +44,25 @@ class Extractor:
     ----------
     train : TRAIN; everything that is fitted is fitted here.
     cache : folder that keeps features by content (safetensors), or None.
+    names : feature sets to measure; by default all that need not be asked for.
+
+    Attributes
+    ----------
+    refused : why a set that was asked for cannot be measured, by name.
     """
 
-    def __init__(self, train: VolumeSet, cache: Path | None = None) -> None:
+    def __init__(
+        self, train: VolumeSet, cache: Path | None = None, names: Sequence[str] | None = None
+    ) -> None:
+        wanted = [n for n in FEATURES if FEATURES[n].component.default] if names is None else names
+        reasons = {n: FEATURES[n].component.refusal(train.grid) for n in wanted}
+        self.refused = {n: reason for n, reason in reasons.items() if reason}
         rows = np.unique(np.linspace(0, len(train) - 1, FIT_VOLUMES).round().astype(int))
         self.cache = cache
         self.model: TissueModel = fit_tissue_model(train)
-        self.sets: Mapping[str, FeatureSet] = {n: FEATURES[n].component() for n in FEATURES}
+        self.sets: Mapping[str, FeatureSet] = {
+            n: FEATURES[n].component() for n in wanted if n not in self.refused
+        }
         fitted = segment(train.take(rows), self.model)
         for feature_set in self.sets.values():
             feature_set.fit(fitted)

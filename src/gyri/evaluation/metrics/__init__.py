@@ -20,6 +20,7 @@ from gyri.runtime.seeding import numpy_rng
 
 FloatArray = NDArray[np.float64]
 NAN = float("nan")
+Family = Literal["fidelity", "diversity", "anatomy", "coherence", "conditioning", "privacy"]
 
 
 class Refusal(DataError):
@@ -143,6 +144,7 @@ class Metric:
     Attributes
     ----------
     name : registered name.
+    family : the question that it helps to answer; the sheet gives one verdict a family.
     ceiling : the real set that stands in for a perfect generator (the other is the reference).
     min_generated : fewer volumes are refused.
     same_grid : whether the generated grid must be the real one.
@@ -153,6 +155,7 @@ class Metric:
     """
 
     name: ClassVar[str]
+    family: ClassVar[Family] = "fidelity"
     ceiling: ClassVar[Literal["TRAIN", "HOLD"]] = "TRAIN"
     min_generated: ClassVar[int] = 2
     same_grid: ClassVar[bool] = True

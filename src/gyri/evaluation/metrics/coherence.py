@@ -287,6 +287,7 @@ class Coherence(Metric):
     """
 
     name = "coherence"
+    family = "coherence"
     ceiling = "HOLD"
     min_generated = 1
     counts_failures = True

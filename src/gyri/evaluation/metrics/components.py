@@ -23,6 +23,7 @@ class Components(Metric):
     """
 
     name = "components"
+    family = "anatomy"
     ceiling = "HOLD"
     min_generated = 1
     same_grid = False

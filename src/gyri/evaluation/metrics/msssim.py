@@ -160,6 +160,7 @@ class Diversity(Metric):
     """
 
     name = "msssim"
+    family = "diversity"
     needs_unseen = False
 
     def scores(self, generated: Evidence, study: Study) -> list[Score]:

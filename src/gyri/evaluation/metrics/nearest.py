@@ -79,6 +79,7 @@ class Nearest(Metric):
     """
 
     name = "nearest"
+    family = "privacy"
     ceiling = "HOLD"
     needs_unseen = False
 

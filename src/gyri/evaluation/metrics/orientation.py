@@ -79,6 +79,7 @@ class Orientation(Metric):
     """
 
     name = "orientation"
+    family = "anatomy"
     ceiling = "HOLD"
     min_generated = 1
     counts_failures = True

@@ -84,6 +84,7 @@ class Volumes(Metric):
     """
 
     name = "volumes"
+    family = "anatomy"
     same_grid = False
     min_generated = 3
 
