@@ -11,9 +11,10 @@ from tests.bids import bids_errors
 from tests.contracts.tiny import recipe
 
 from gyri import api
-from gyri.cohort.synthetic import SyntheticCohort
+from gyri.cohort.synthetic import SWEEP_BASE, SyntheticCohort
 from gyri.errors import DataError, UsageError
-from gyri.training.run import train
+from gyri.synthesis import sweep_values
+from gyri.training.run import Run, train
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +123,53 @@ def test_a_broken_sample_is_named(run, tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match="syn0002"):
         cohort.volume_set()
+
+
+def test_a_sweep_changes_one_condition_and_nothing_else(run, tmp_path):
+    swept, _ = api.sample(run, tmp_path / "a", num=2, sweep="age=30:80:3")
+    plain, _ = api.sample(run, tmp_path / "b", num=2)
+    table = swept.table
+    assert list(table[SWEEP_BASE]) == ["base0001"] * 3 + ["base0002"] * 3
+    assert list(table["age"].astype(float)) == [30.0, 55.0, 80.0] * 2
+    assert (table["sex"].to_numpy()[::3] == plain.table["sex"].to_numpy()).all()
+    assert (table.groupby(SWEEP_BASE)["sex"].nunique() <= 1).all()
+    assert swept.facts["sweep"] == {"column": "age", "values": [30.0, 55.0, 80.0], "bases": 2}
+    sidecars = sorted((tmp_path / "a").rglob("*_T1w.json"))
+    seeds = [json.loads(path.read_text())["Seed"] for path in sidecars]
+    other = [json.loads(p.read_text())["Seed"] for p in sorted((tmp_path / "b").rglob("*w.json"))]
+    assert seeds == [other[0]] * 3 + [other[1]] * 3
+    assert bids_errors(tmp_path / "a") == []
+
+
+def test_a_sweep_through_the_age_that_a_sample_had_gives_that_sample(run, tmp_path):
+    plain, _ = api.sample(run, tmp_path / "a", num=1, condition={"age": "55", "sex": "F"})
+    swept, _ = api.sample(
+        run, tmp_path / "b", num=1, condition={"sex": "F"}, sweep="age=30:80:3", batch=1
+    )
+    assert np.allclose(plain.volume_set().volumes[0], swept.volume_set().volumes[1], atol=1e-4)
+    assert not np.allclose(*swept.volume_set().volumes[:2], atol=1e-2)
+
+
+def test_all_levels_are_swept_unless_some_are_named(run):
+    schema = Run.read(run).schema
+    assert sweep_values(schema, "sex") == ("sex", ["F", "M"])
+    assert sweep_values(schema, "sex=M,F") == ("sex", ["M", "F"])
+    assert sweep_values(schema, "age=20,71.5") == ("age", [20.0, 71.5])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "reason"),
+    [
+        ("aeg=20:90:8", "no condition 'aeg' to sweep.*'age'"),
+        ("age=20:90", "'20:90' is no number"),
+        ("age=20:90:1", "FIRST:LAST:COUNT"),
+        ("age=old:90:8", "FIRST:LAST:COUNT"),
+        ("age", "0 different values"),
+        ("age=40", "1 different values"),
+        ("sex=F,F", "1 different values"),
+        ("sex=F,X", "sex='X' was never seen"),
+    ],
+)
+def test_sweeps_that_cannot_be(run, sweep, reason):
+    with pytest.raises(UsageError, match=reason):
+        sweep_values(Run.read(run).schema, sweep)

@@ -1,6 +1,8 @@
 """Print several score sheets as one Markdown table, with the anchors of the first.
 
 python docs/results/table.py SAMPLES [SAMPLES ...]
+
+With --all every score of the sheets and every anchor.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ ROWS = (
     "nearest/closer",
 )  # fmt: skip
 ANCHORS = ("ceiling", "mean_image", "phase_random", "noise")
+ALL_ANCHORS = ("ceiling", "train_copies", "pca_gaussian", "blurred", *ANCHORS[1:])
 
 
 def number(value: float | None) -> str:
@@ -29,7 +32,7 @@ def number(value: float | None) -> str:
 
 def cell(score: dict[str, Any]) -> str:
     """Write a value with its interval."""
-    if score["low"] is None or score["low"] == score["high"]:
+    if score["value"] is None or score["low"] is None or score["low"] == score["high"]:
         return number(score["value"])
     return f"{number(score['value'])} ({number(score['low'])}, {number(score['high'])})"
 
@@ -38,14 +41,16 @@ def main() -> None:
     """Print the table and which gates each passes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("samples", type=Path, nargs="+")
-    folders = parser.parse_args().samples
+    parser.add_argument("--all", action="store_true")
+    given = parser.parse_args()
+    folders, anchors = given.samples, ALL_ANCHORS if given.all else ANCHORS
     sheets = [json.loads((f / "evaluation" / "scores.json").read_text()) for f in folders]
     scores = [{score["key"]: score for score in sheet["scores"]} for sheet in sheets]
-    print("| | " + " | ".join([folder.name for folder in folders] + list(ANCHORS)) + " |")
-    print("|---" * (1 + len(folders) + len(ANCHORS)) + "|")
-    for key in ROWS:
+    print("| | " + " | ".join([folder.name for folder in folders] + list(anchors)) + " |")
+    print("|---" * (1 + len(folders) + len(anchors)) + "|")
+    for key in scores[0] if given.all else ROWS:
         cells = [cell(of[key]) for of in scores]
-        cells += [number(scores[0][key]["anchors"].get(anchor)) for anchor in ANCHORS]
+        cells += [number(scores[0][key]["anchors"].get(anchor)) for anchor in anchors]
         print(f"| {scores[0][key]['label']} | " + " | ".join(cells) + " |")
     for folder, sheet in zip(folders, sheets):
         print(f"\n{folder.name}: {json.dumps(sheet['gates'])}")

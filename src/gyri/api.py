@@ -13,7 +13,7 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +28,20 @@ from gyri.prepare.pipeline import prepare
 from gyri.prepare.plan import Choices
 from gyri.recipe import Recipe
 from gyri.registry import SOURCES
-from gyri.runtime.device import machine
+from gyri.report.release import release
+from gyri.runtime.device import machine, pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.seeding import derive_seed
 from gyri.synthesis import draw, sample
 from gyri.training import log
 from gyri.training import run as runs
 from gyri.training.run import Model, Run
+from gyri.training.scoring import score
 
 if TYPE_CHECKING:
     from gyri.evaluation.scores import Scores
+    from gyri.evaluation.selftest import SelfTest
+    from gyri.evaluation.utility.arms import Balance
 
 __all__ = [
     "cohort_page",
@@ -45,9 +49,14 @@ __all__ = [
     "import_cohort",
     "prepare",
     "quality_page",
+    "release",
     "report",
     "sample",
+    "score",
+    "self_test",
     "train",
+    "utility",
+    "utility_fraction",
 ]
 
 
@@ -141,6 +150,8 @@ def evaluate(
     seed: int = 0,
     bootstrap: int = 2000,
     features: Sequence[str] | None = None,
+    legacy: bool = False,
+    export_features: bool = False,
 ) -> Scores:
     """Judge a synthetic cohort against subjects that its model never saw.
 
@@ -153,6 +164,8 @@ def evaluate(
     seed : of subsampling and bootstraps.
     bootstrap : number of resamples behind every interval.
     features : feature sets to measure; by default all that need not be asked for.
+    legacy : compute the published definitions that are wrong, too, for comparison with papers.
+    export_features : write the features of all sets for other tools into ``OUT/features``.
 
     Raises
     ------
@@ -160,6 +173,7 @@ def evaluate(
         If the cohort was dealt differently from the one that the model was trained on.
     """
     from gyri.evaluation import protocol
+    from gyri.evaluation.selftest import find_self_test
 
     samples = SyntheticCohort.read(synthetic)
     cohort = PreparedCohort.read(Path(against))
@@ -171,6 +185,7 @@ def evaluate(
             "on: its HOLD may hold training subjects. Evaluate against the original."
         )
     folder = Path(out) if out is not None else samples.root / "evaluation"
+    tested = find_self_test(cohort.root, cohort.data_hash)
     with progress_bar("evaluate", None) as advance:
         scores = protocol.evaluate(
             samples.volume_set(),
@@ -180,11 +195,69 @@ def evaluate(
             cache=folder / "features",
             bootstrap=bootstrap,
             features=features,
+            legacy=legacy,
+            export=folder / "features" if export_features else None,
+            distrusted=tested.failed if tested else None,
             progress=lambda task, done, total: advance(completed=done, total=total, note=task),
-            provenance={"split_hash": cohort.split_hash, "data_hash": cohort.data_hash},
+            provenance={
+                "split_hash": cohort.split_hash,
+                "data_hash": cohort.data_hash,
+                "self_test": {"done": bool(tested), "failed": tested.failed if tested else {}},
+            },
         )
     scores.write(folder / "scores.json")
     return scores
+
+
+def self_test(
+    prepared: Path | str,
+    *,
+    out: Path | str | None = None,
+    num: int = 40,
+    seed: int = 0,
+    features: Sequence[str] | None = None,
+) -> SelfTest:
+    """Corrupt held-out scans and record which metric notices; see `gyri.evaluation.selftest`.
+
+    Some of HOLD play the generated set, the others are the reference. Later evaluations against
+    this cohort read the result from ``PREPARED/self-test``.
+
+    Parameters
+    ----------
+    prepared : prepared cohort.
+    out : folder of ``self-test.json``, ``self-test.md`` and ``self-test.html``, by default
+        ``PREPARED/self-test``.
+    num : HOLD subjects that are corrupted, at most half of them.
+    seed : who they are.
+    features : feature sets to measure; by default all that need not be asked for.
+    """
+    from gyri.evaluation import selftest
+    from gyri.report.selftest import write_self_test
+    from gyri.runtime.seeding import numpy_rng
+
+    cohort = PreparedCohort.read(Path(prepared))
+    folder = Path(out) if out is not None else cohort.root / selftest.FOLDER
+    hold = cohort.volume_set("HOLD")
+    order = numpy_rng("self-test", seed).permutation(len(hold))
+    num = min(num, len(hold) // 2)
+    with progress_bar("self-test", None) as advance:
+        result = selftest.self_test(
+            hold.take(order[:num], "corrupted HOLD"),
+            cohort.volume_set("TRAIN"),
+            hold.take(order[num:]),
+            seed=seed,
+            cache=folder / "features",
+            features=features,
+            progress=lambda task, done, total: advance(completed=done, total=total, note=task),
+            provenance={
+                "cohort": cohort.name,
+                "split_hash": cohort.split_hash,
+                "data_hash": cohort.data_hash,
+            },
+        )
+    result.write(folder)
+    write_self_test(result, folder)
+    return result
 
 
 def report(
@@ -277,3 +350,105 @@ def cohort_page(cohort: Path | str, out: Path | str, *, allow_faces: bool = Fals
     if (root / MANIFEST).is_file():
         return quality_page(root, out=out, allow_faces=allow_faces)
     return write_cohort_page(bids.read(root), Path(out), allow_faces=allow_faces)
+
+
+def utility(
+    synthetic: Path | str | Sequence[Path | str],
+    against: Path | str,
+    task: str,
+    *,
+    estimator: str | None = None,
+    fractions: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
+    alphas: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0),
+    seeds: int = 5,
+    balance: Sequence[Balance] = (),
+    synthetic_for: Mapping[float, Sequence[Path | str]] | None = None,
+    test: Sequence[str] = ("TEST",),
+    test_cohort: Path | str | None = None,
+    minimum: float | None = None,
+    margin: float | None = None,
+    bootstrap: int = 10_000,
+    steps: int | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    device: str = "auto",
+    allow_leaks: bool = False,
+) -> tuple[dict[str, Any], Path]:
+    """Measure whether a model trained for a task gains from synthetic volumes.
+
+    Finished cells of the grid are kept in ``OUT/cells.jsonl`` and done again only where something
+    that decides them has changed.
+
+    Parameters
+    ----------
+    synthetic : folder made by `sample`, or several, of generators trained on the same TRAIN.
+    against : prepared cohort.
+    task : column, label channel or ``tissue``.
+    estimator : ``linear``, ``cnn`` or ``unet``; by default what suits the task and is fastest.
+    fractions, alphas, seeds, balance, minimum, margin, bootstrap, seed : see
+        `gyri.evaluation.utility.study.Plan`.
+    synthetic_for : folders of generators that were trained on a fraction of TRAIN alone.
+    test, test_cohort : whom the models are asked about; see `gyri.evaluation.utility.judge`.
+    steps : updates of every arm, for networks.
+    out : folder of ``utility.json`` and ``utility.html``, by default
+        ``SYNTHETIC/evaluation/utility/TASK-ESTIMATOR``.
+    allow_leaks : go on where test subjects are known to training; results are tagged LEAKY.
+
+    Returns
+    -------
+    tuple
+        The sheet, and the folder it was written to.
+    """
+    from gyri.cohort.files import write_json
+    from gyri.evaluation.utility.estimators import DEFAULT, Place
+    from gyri.evaluation.utility.judge import judge, task_of
+    from gyri.evaluation.utility.study import Plan
+    from gyri.report.usefulness import write_usefulness
+
+    given = [synthetic] if isinstance(synthetic, (str, Path)) else synthetic
+    folders = [Path(folder) for folder in given]
+    kind = task_of(PreparedCohort.read(Path(against)), task).kind
+    name = estimator or DEFAULT[kind]
+    folder = Path(out) if out else folders[0] / "evaluation" / "utility" / f"{task}-{name}"
+    plan = Plan(
+        fractions=tuple(fractions),
+        alphas=tuple(alphas),
+        seeds=seeds,
+        balance=tuple(balance),
+        minimum=minimum,
+        margin=margin,
+        resamples=bootstrap,
+        seed=seed,
+    )
+    with progress_bar("utility", None) as advance:
+        sheet = judge(
+            folders,
+            Path(against),
+            task,
+            plan,
+            estimator_name=name,
+            place=Place(steps, pick_device(device)),
+            by_fraction={f: [Path(p) for p in ps] for f, ps in (synthetic_for or {}).items()},
+            test=test,
+            test_cohort=Path(test_cohort) if test_cohort else None,
+            ledger=folder / "cells.jsonl",
+            allow_leaks=allow_leaks,
+            progress=lambda note, done, total: advance(completed=done, total=total, note=note),
+        )
+    write_json(folder / "utility.json", sheet)
+    write_usefulness(folder / "utility.html", sheet)
+    return sheet, folder
+
+
+def utility_fraction(
+    prepared: Path | str, out: Path | str, task: str, fraction: float, *, seed: int = 0
+) -> PreparedCohort:
+    """Write a prepared cohort with a fraction of TRAIN, to train a generator on no more.
+
+    See `gyri.evaluation.utility.fraction.write_fraction`.
+    """
+    from gyri.evaluation.utility.fraction import write_fraction
+    from gyri.evaluation.utility.judge import task_of
+
+    cohort = PreparedCohort.read(Path(prepared))
+    return write_fraction(cohort, task_of(cohort, task), fraction, Path(out), seed)

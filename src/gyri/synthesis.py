@@ -15,20 +15,24 @@ from torch import Tensor
 from gyri import __version__
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.sheet import read_sheet
-from gyri.cohort.synthetic import SyntheticCohort
-from gyri.cohort.table import ColumnType
+from gyri.cohort.synthetic import SWEEP_BASE, SyntheticCohort
+from gyri.cohort.table import ColumnType, as_number
 from gyri.conditions import ConditionSchema
-from gyri.errors import DataError, GyriError, UsageError
+from gyri.errors import DataError, GyriError, UsageError, nearest
 from gyri.recipe import load_recipe
 from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
-from gyri.runtime.seeding import SampleRng, derive_seed, numpy_rng
+from gyri.runtime.seeding import derive_seed, numpy_rng
+from gyri.runtime.streams import SampleRng
 from gyri.training import checkpoint
 from gyri.training.labels import to_outside
 from gyri.training.run import Model, Run
 from gyri.types import Channel, Sampler, capabilities
 
 Row = dict[str, str | float | None]
+
+NUM_SWEPT = 16
+MAX_SWEPT_VALUES = 1000
 
 
 @torch.no_grad()
@@ -70,6 +74,7 @@ def sample(
     conditions: Path | str | None = None,
     like: Path | str | None = None,
     split: str = "TRAIN",
+    sweep: str | None = None,
     seed: int = 0,
     step: int | None = None,
     batch: int = 8,
@@ -88,6 +93,9 @@ def sample(
     conditions : a table (CSV, TSV) with one row a sample.
     like : a prepared cohort whose mix of conditions is drawn from; by default the run's own.
     split : the split of `like`.
+    sweep : make every sample once for each value of one condition, everything else, the noise
+        included, being the same; see `sweep_values`. `num` then counts the samples before that
+        (by default 16), and the column ``sweep_base`` of the table names them.
     seed : decides all samples; sample k of a seed does not depend on `num` or `batch`.
     step : a numbered checkpoint instead of the last.
     batch : volumes at once.
@@ -112,7 +120,16 @@ def sample(
     given = [x is not None for x in (condition, conditions, like)]
     if sum(given) > 1:
         raise UsageError("Give one of `condition`, `conditions` and `like`, not several.")
+    if sweep is not None and conditions is None:
+        num = num or NUM_SWEPT
     rows = _rows(trained, num, condition, conditions, like, split, seed)
+    bases = list(range(len(rows)))
+    swept: dict[str, Any] = {}
+    if sweep is not None:
+        column, values = sweep_values(trained.schema, sweep)
+        swept = {"sweep": {"column": column, "values": values, "bases": len(rows)}}
+        bases = [k for k in bases for _ in values]
+        rows = [{**row, column: value} for row in rows for value in values]
     names = [f"syn{k + 1:04d}" for k in range(len(rows))]
     facts = {
         "gyri": __version__,
@@ -130,16 +147,23 @@ def sample(
         "intensity_range": trained.info["intensity_range"],
         "skull_stripped": trained.info["skull_stripped"],
         "conditions": [list(row.values()) for row in rows],
+        **swept,
     }
     table = pd.DataFrame(rows, index=names, columns=list(trained.schema.names), dtype=object)
+    columns = _column_types(trained.schema)
+    if swept:
+        table[SWEEP_BASE] = [f"base{k + 1:04d}" for k in bases]
+        columns[SWEEP_BASE] = ColumnType(
+            kind="categorical", description="Samples of one base differ in the swept condition only"
+        )
     folder = Path(out) if out is not None else trained.root / "samples"
-    cohort = SyntheticCohort.create(folder, facts, table, _column_types(trained.schema))
+    cohort = SyntheticCohort.create(folder, facts, table, columns)
     todo = [k for k, name in enumerate(names) if not cohort.is_written(name)]
     with progress_bar("sample", len(names)) as advance:
         advance(completed=len(names) - len(todo))
         for start in range(0, len(todo), batch):
             chosen = todo[start : start + batch]
-            seeds = torch.tensor([derive_seed(seed, "sample", k) for k in chosen])
+            seeds = torch.tensor([derive_seed(seed, "sample", bases[k]) for k in chosen])
             began = time.monotonic()
             volumes = draw(model, [rows[k] for k in chosen], seeds)
             seconds = (time.monotonic() - began) / len(chosen)
@@ -159,6 +183,59 @@ def sample(
                 cohort.write(names[k], _stored_values(parts, trained.channels), about)
                 advance()
     return cohort, trained.schema.warnings(rows)
+
+
+def sweep_values(schema: ConditionSchema, sweep: str) -> tuple[str, list[str | float]]:
+    """Read which values a condition is to take.
+
+    Parameters
+    ----------
+    schema : the model's conditions.
+    sweep : ``"age=20:90:8"`` for eight values from 20 to 90, evenly spaced; ``"sex=F,M"`` or
+        ``"age=30,60"`` for these; ``"scanner"`` for all levels of a categorical condition.
+
+    Returns
+    -------
+    tuple
+        The condition's name and its values, at least two.
+
+    Raises
+    ------
+    UsageError
+        On an unknown condition, an unknown level, or fewer than two different values.
+    """
+    name, equals, text = sweep.partition("=")
+    column = next((c for c in schema.columns if c.name == name), None)
+    if column is None:
+        known = ", ".join(schema.names) or "none (it is unconditional)"
+        raise UsageError(
+            f"The model has no condition {name!r} to sweep.{nearest(name, schema.names)} "
+            f"It was trained with: {known}."
+        )
+    parts: list[str] | list[float] = text.split(",")
+    if not equals and column.kind == "categorical":
+        parts = list(column.levels)
+    elif column.kind == "continuous" and text.count(":") == 2:
+        parts = _evenly(sweep, *text.split(":"))
+    values = [value for part in parts if (value := column.parse(part)) is not None]
+    if len(set(values)) < max(2, len(parts)):
+        raise UsageError(
+            f"--sweep {sweep} gives {len(set(values))} different values of {name}; at least two "
+            f"are needed and none may come twice. Write {name}=FIRST:LAST:COUNT for a number, "
+            f"{name}=A,B for levels."
+        )
+    return name, values
+
+
+def _evenly(sweep: str, first: str, last: str, count: str) -> list[float]:
+    start, stop = as_number(first), as_number(last)
+    num = int(count) if count.isdigit() else 0
+    if start is None or stop is None or not 2 <= num <= MAX_SWEPT_VALUES:
+        raise UsageError(
+            f"--sweep {sweep} is not of the form NAME=FIRST:LAST:COUNT with 2 to "
+            f"{MAX_SWEPT_VALUES} values, such as age=20:90:8."
+        )
+    return [round(float(v), 6) for v in np.linspace(start, stop, num)]
 
 
 def _stored_values(parts: Sequence[Tensor], channels: Sequence[Channel]) -> list[np.ndarray]:

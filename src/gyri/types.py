@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from gyri.errors import UsageError
+
+if TYPE_CHECKING:
+    # Preparation and most verbs need these records and never a tensor; torch takes seconds.
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,7 @@ class ConditionLayout:
 
     def null(self, like: Tensor) -> Tensor:
         """Return the condition vector with every column missing, shaped as `like` (B, D)."""
-        everything = torch.ones(len(like), len(self.slices), dtype=torch.bool, device=like.device)
-        return self.drop(like, everything)
+        return self.drop(like, like.new_ones(len(like), len(self.slices)).bool())
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class Batch:
 class SampleRng(Protocol):
     """Random numbers with one stream an item, so that no result depends on batch or device count.
 
-    `gyri.runtime.seeding.SampleRng` implements it.
+    `gyri.runtime.streams.SampleRng` implements it.
     """
 
     def normal(self, shape: Sequence[int]) -> Tensor:

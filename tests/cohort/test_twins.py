@@ -11,8 +11,9 @@ def test_twins_are_found_whatever_the_file_stores(tmp_path: Path) -> None:
     small_cohort(tmp_path / "a", 2)
     first, second = (tmp_path / f"a/sub-S00{n}/anat/sub-S00{n}_T1w.nii.gz" for n in (0, 1))
     assert voxel_hash(first) != voxel_hash(second)
-    assert twins([("x", first), ("x", first), ("y", second)]) == []
-    assert twins([("x", first), ("y", first)]) == [(first, first)]
+    one, other = voxel_hash(first), voxel_hash(second)
+    assert twins([("x", one, 1), ("x", one, 2), ("y", other, 3)]) == []
+    assert twins([("x", one, 1), ("y", other, 2), ("z", one, 3)]) == [(1, 3)]
 
 
 def test_an_unreadable_file_is_known_by_its_bytes(tmp_path: Path) -> None:

@@ -44,26 +44,30 @@ PHANTOMS = {
             "p_std": 0.9,
             "optimiser": {"lr": 2e-3, "clip_norm": 1.0, "final_lr": 0.02},
             "ema_half_life_images": 100,
+            # Below this level so small a network knows no texture: it is averaged, not drawn.
+            "sampling": {"sigma_min": 0.17},
         },
         "networks": {"denoiser": {**UNET, "patch": 1, "widths": [16, 32]}},
-        "training": {"steps": 400, "batch_size": 4},
+        "training": {"steps": 1000, "batch_size": 4},
     },
     "r3gan": {
         "view": "stack",
         "method": {"name": "r3gan", "gamma": 50.0, "lr": [1e-3, 5e-4]},
         "networks": {"generator": GAN, "discriminator": GAN},
-        "training": {"steps": 1500, "batch_size": 8},
+        "training": {"steps": 3000, "batch_size": 8},
     },
     "pca_gaussian": {"method": "pca_gaussian", "training": {"steps": 1}},
 }
 
-BEATS_MEAN_IMAGE = {
+FEATURES = ("morph-v1", "radiomics-v1")
+ANCHORS = ("noise", "phase_random", "mean_image")
+WINS = {
     "pca_gaussian": ("morph-v1", "radiomics-v1"),
-    "ddpm": ("morph-v1",),
-    "r3gan": (),
+    "ddpm": ("morph-v1", "radiomics-v1"),
+    "r3gan": ("morph-v1",),
 }
-"""At 8 mm the mean phantom has nearly the texture of one, and what a network learns in two minutes
-of one core comes no closer in the features left out here."""
+"""Features on which a sampler beats all anchors in kernel distance and coverage. At 8 mm the mean
+phantom has nearly the texture of one: in some minutes of one core R3GAN comes no closer to it."""
 
 
 def sampled(settings, cohort, folder, num, split="TRAIN"):
@@ -80,11 +84,12 @@ def phantom_cohort(root, num, **sizes):
 
 
 def test_every_trained_sampler_is_under_the_law():
-    assert set(SAMPLERS) == set(PHANTOMS) == set(BEATS_MEAN_IMAGE)
+    assert set(SAMPLERS) == set(PHANTOMS) == set(WINS)
     assert set(OVERFIT) == set(SAMPLERS) - {"pca_gaussian"}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", list(OVERFIT))
 def test_a_sampler_overfits_two_volumes(name, tmp_path):
     cohort = phantom_cohort(tmp_path, 5, TRAIN=2, VAL=1, HOLD=1, TEST=1)
@@ -103,12 +108,16 @@ def phantoms(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_beats_noise_surrogates_and_the_mean_image(name, phantoms, tmp_path):
     sampled(PHANTOMS[name], phantoms, tmp_path, num=24)
-    scores = api.evaluate(tmp_path / "samples", phantoms, bootstrap=50)
-    for features in ("morph-v1", "radiomics-v1"):
-        kernel = scores[f"kid/{features}"]
-        mean_image = ("mean_image",) if features in BEATS_MEAN_IMAGE[name] else ()
-        for anchor in ("noise", "phase_random", *mean_image):
+    scores = api.evaluate(tmp_path / "samples", phantoms, bootstrap=50, features=FEATURES)
+    for features in FEATURES:
+        kernel, coverage = scores[f"kid/{features}"], scores[f"coverage/{features}"]
+        for anchor in ("noise", "phase_random"):
             assert kernel.value < kernel.anchors[anchor], (features, anchor)
+        if features in WINS[name]:
+            assert kernel.value < kernel.anchors["mean_image"], features
+            for anchor in ANCHORS:
+                assert coverage.value > coverage.anchors[anchor], (features, anchor)

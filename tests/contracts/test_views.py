@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gyri.registry import VIEWS
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.types import ConditionLayout, Grid
 
 GRID = Grid((6, 8, 10), ((4.0, 0, 0, 0), (0, 4.0, 0, 0), (0, 0, 4.0, 0), (0, 0, 0, 1.0)))

@@ -24,6 +24,7 @@ def sheet(cohort, tmp_path_factory) -> Scores:
         cohort["HOLD"],
         bootstrap=100,
         cache=cache,
+        distrusted={"volumes/in_range": ["noise", "blur"]},
         progress=lambda *step: steps.append(step),
         provenance={"split_hash": "abc"},
     )
@@ -44,11 +45,15 @@ def judged(judge, cohort, volumes):
 
 
 def test_every_metric_speaks_and_every_score_has_its_anchors(sheet):
-    assert {s.metric for s in sheet.scores} == set(METRICS)
+    default = {n for n in METRICS if METRICS[n].component.default}
+    assert {s.metric for s in sheet.scores} == default - {"sweep"}
     for score in sheet.scores:
-        if score.key != "volumes/brain_ml/d" and not score.key.endswith("/d"):
+        asked = score.key == "anatomy/ventricle_age_slope"
+        if asked or METRICS[score.metric].component.reads_table:
+            assert set(score.anchors) <= {"ceiling"}, score.name
+        elif score.key != "volumes/brain_ml/d" and not score.key.endswith("/d"):
             assert {"ceiling", *ANCHORS} <= set(score.anchors), score.name
-    assert all(s.n_generated == 16 for s in sheet.scores)
+            assert score.n_generated == 16
     assert len({s.name for s in sheet.scores}) == len(sheet.scores)
 
 
@@ -59,6 +64,14 @@ def test_a_perfect_generator_passes_and_beats_the_anchors(sheet):
     assert sheet.gates["coverage_half_of_real"]["passed"]
     for name in ("morph-v1", "radiomics-v1", "spectrum-v1"):
         assert sheet[f"kid/{name}"].p_value > 0.01
+
+
+def test_scores_that_failed_the_self_test_neither_lead_nor_decide(sheet):
+    score = sheet["volumes/in_range"]
+    assert not score.reliable
+    assert "self-test: not monotone under noise, blur" in score.note
+    assert score.name not in sheet.lead
+    assert sheet["volumes/brain_ml/d"].name in sheet.lead
 
 
 def test_samples_have_the_agreed_columns(sheet):

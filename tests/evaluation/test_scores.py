@@ -59,6 +59,25 @@ def test_the_reliable_lead():
     assert [name.split("/")[0] for name in sheet(False).lead] == ["kid", "coverage", "volumes"]
 
 
+def test_families_are_part_of_the_file_and_derived_when_it_is_read(tmp_path):
+    """A sheet that was written before there were families gets them, too."""
+    sheet().write(tmp_path / "s.json")
+    content = json.loads((tmp_path / "s.json").read_text())
+    lights = {f["family"]: f["light"] for f in content["families"]}
+    assert lights["privacy"] == "grey"
+    assert {"family", "light", "reason", "scores", "gates"} == set(content["families"][0])
+    del content["families"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    again = Scores.read(tmp_path / "old.json").to_dict()
+    assert {f["family"]: f["light"] for f in again["families"]} == lights
+
+
+def test_scores_that_are_not_reliable_do_not_lead():
+    scores = sheet()
+    scores["kid/morph-v1"].reliable = False
+    assert [name.split("/")[0] for name in scores.lead] == ["fd", "coverage", "volumes"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

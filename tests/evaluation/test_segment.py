@@ -78,6 +78,26 @@ def test_tissues_of_shells_whatever_the_gain():
         assert (labels[radius > 14] == 0).all()
 
 
+def test_ventricles_that_reach_the_outside_are_filled():
+    image = shells()
+    image[14:18, 14:18, :18] = 0  # a canal from below
+    mask = brain_mask(image, (4.0, 4.0, 4.0))[0]
+    assert mask[16, 16, 16]
+    assert not mask[16, 16, 0]
+
+
+def test_tissues_are_found_under_a_bias_field():
+    axes = np.meshgrid(*[np.arange(32) - 15.5] * 3, indexing="ij")
+    radius = np.sqrt(sum(a**2 for a in axes))
+    field = np.exp(0.35 * axes[2] / 15.5)
+    images = np.stack([0.8 * shells(1.0, 0.02, i) * field for i in range(4)]).clip(0, 1)
+    volumes = as_set(images.astype(np.float32))
+    part = segment(volumes, fit_tissue_model(volumes))
+    for labels in part.labels:
+        assert (labels[(radius > 4) & (radius < 8)] == WM).mean() > 0.95
+        assert (labels[(radius > 10) & (radius < 11)] == GM).mean() > 0.9
+
+
 def test_gain_is_found():
     volumes = as_set(np.stack([shells(1.0, 0.03, i) for i in range(4)]))
     model = fit_tissue_model(volumes)

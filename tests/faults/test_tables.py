@@ -17,7 +17,7 @@ from gyri.cohort.prepared import SCANS, PreparedCohort
 from gyri.cohort.sources.folder import folder
 from gyri.cohort.sources.oasis1 import oasis1
 from gyri.cohort.splits import split_subjects
-from gyri.cohort.twins import twins
+from gyri.cohort.twins import twins, voxel_hash
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, UsageError
 from gyri.prepare.pipeline import prepare
@@ -96,8 +96,8 @@ def test_row_31_a_copy_turned_and_saved_anew_is_found(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(brain(1), AFFINE), tmp_path / "a.nii")
     nib.save(nib.Nifti1Image(brain(1)[::-1], turned), tmp_path / "b.nii.gz")
     nib.save(nib.Nifti1Image(brain(1)[::-1], AFFINE), tmp_path / "c.nii.gz")
-    labels = [("a", tmp_path / "a.nii"), ("b", tmp_path / "b.nii.gz"), ("c", tmp_path / "c.nii.gz")]
-    assert twins(labels) == [(tmp_path / "a.nii", tmp_path / "b.nii.gz")]
+    files = [tmp_path / "a.nii", tmp_path / "b.nii.gz", tmp_path / "c.nii.gz"]
+    assert twins((path.name, voxel_hash(path), path) for path in files) == [(files[0], files[1])]
 
 
 def test_row_32_sessions_of_one_person_in_two_splits(tmp_path: Path) -> None:

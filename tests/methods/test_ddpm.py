@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gyri.errors import UsageError
 from gyri.methods.ddpm import DDPM, DDPMConfig
 from gyri.registry import METHODS
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.sampling.draw import SamplingConfig
 from gyri.sampling.preconditioning import SCALINGS, over_items
 from gyri.sampling.schedules import Level

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gyri.errors import UsageError
 from gyri.methods.ddpm import DDPM, DDPMConfig
 from gyri.methods.noised_classifier import NoisedClassifier, NoisedClassifierConfig
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.sampling.draw import SamplingConfig
 from gyri.sampling.schedules import Level
 from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress

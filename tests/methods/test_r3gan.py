@@ -17,7 +17,7 @@ from gyri.methods.r3gan import (
     translated,
 )
 from gyri.registry import METHODS
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress, capabilities
 
 START, END = Progress(0, 0, 0.0), Progress(1000, 64_000, 1.0)

@@ -98,6 +98,47 @@ def test_the_page_says_the_essential(write):
     assert text.index("Coverage, spectrum-v1") < text.index("Kernel distance, spectrum-v1")
 
 
+FAMILIES = [
+    {
+        "family": "fidelity",
+        "light": "red",
+        "reason": "No better than <the> mean image.",
+        "scores": ["kd"],
+        "gates": ["slice_coherence"],
+    },
+    {"family": "privacy", "light": "grey", "reason": "Not judged.", "scores": [], "gates": []},
+]
+
+
+def test_lights_come_first_and_hold_their_scores_and_gates(write, scores):
+    scores["families"] = FAMILIES
+    page = write()
+    text = page.text
+    assert "red in fidelity, privacy not judged. It passes 1 of 2 gates" in text
+    shown = [a["class"] for tag, a in page.elements if tag == "li" and a.get("class") in
+             ("green", "amber", "red", "grey")]  # fmt: skip
+    assert shown == ["red", "grey"]
+    assert "No better than &lt;the&gt; mean image." in text
+    first = text.index("No better than")
+    assert first < text.index('id="looks"') < text.index('id="scores"')
+    family = text.index('id="family-fidelity"')
+    assert text.index("Kernel distance, spectrum-v1", family) < text.index('id="family-privacy"')
+    assert text.index("Slice coherence", family) < text.index('id="family-privacy"')
+    assert text.index("One component") < text.index('id="looks"')  # a gate of no family
+
+
+def test_sheets_without_families_keep_their_gates_on_top(write):
+    text = write().text
+    assert "family-" not in re.sub(r"<style>.*?</style>", "", text, flags=re.S)
+    assert text.index("Slice coherence") < text.index('id="looks"')
+
+
+def test_how_to_cite(write):
+    text = write(provenance={"recipe": {"method": {"name": "ddpm"}}}).text
+    assert "@software{gyri," in text
+    assert "arXiv:2006.11239" in text
+
+
 def test_text_from_tables_scores_and_provenance_is_escaped(write, make_set, scores):
     evil = make_set("synthetic", 2)
     evil.table.index = pd.Index([ATTACK, ATTACK + "2"])
@@ -105,6 +146,9 @@ def test_text_from_tables_scores_and_provenance_is_escaped(write, make_set, scor
     train, hold = make_set("TRAIN", 5), make_set("HOLD", 4)
     train.table.index = pd.Index([f"{ATTACK}{row}" for row in range(5)])
     entry = scores["scores"][0]
+    scores["families"] = [
+        {"family": ATTACK, "light": ATTACK, "reason": ATTACK, "scores": [ATTACK], "gates": [ATTACK]}
+    ]
     entry.update(label=ATTACK, features=ATTACK, note=ATTACK, unit=ATTACK, name=ATTACK)
     scores["refused"] = [{"metric": ATTACK, "features": ATTACK, "reason": ATTACK}]
     scores["gates"] = {ATTACK: {"passed": True, "share": None, "detail": ATTACK}}

@@ -25,6 +25,14 @@ def test_leading_scores_and_gates_are_shown(scores):
     assert "4 of 4" not in text
 
 
+def test_lights_are_shown_with_their_reasons(scores):
+    scores["families"] = [{"family": "privacy", "light": "red", "reason": "[b]copies of TRAIN"}]
+    text = rendered(scores)
+    assert text.index("● Privacy") < text.index("Coverage")
+    assert "red" in text
+    assert "[b]copies of TRAIN" in text
+
+
 def test_all_scores_are_shown_when_none_leads_and_missing_values_are_dashes(scores):
     scores["lead"] = []
     scores["scores"][0].update(value=math.nan, low=None, reliable=False, label="[red]odd")

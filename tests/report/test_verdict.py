@@ -18,6 +18,23 @@ def test_failed_gates_are_named(scores):
     assert "passes 1 of 2 gates and fails “slice coherence”" in said
 
 
+def test_a_gate_that_could_not_be_checked_is_not_called_failed(scores):
+    scores["gates"]["slice_coherence"]["share"] = None
+    said = verdict(scores, 4, 6)
+    assert "passes 1 of 2 gates; “slice coherence” could not be checked" in said
+    assert "fails" not in said
+
+
+def test_lights_are_told_by_colour(scores):
+    scores["families"] = [
+        {"family": f, "light": c}
+        for f, c in (("fidelity", "red"), ("anatomy", "green"), ("privacy", "green"))
+    ]
+    assert "never saw: green in anatomy and privacy, red in fidelity. It passes" in verdict(
+        scores, 4, 6
+    )
+
+
 def test_all_gates(scores):
     scores["gates"]["slice_coherence"]["passed"] = True
     assert "passes all 2 gates" in verdict(scores, 4, 6)

@@ -1,6 +1,7 @@
 import torch
 
-from gyri.runtime.seeding import SampleRng, derive_seed, derive_seeds, numpy_rng
+from gyri.runtime.seeding import derive_seed, numpy_rng
+from gyri.runtime.streams import SampleRng, derive_seeds
 
 
 def test_seeds_follow_from_their_parts_alone():

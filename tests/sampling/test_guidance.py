@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.sampling.guidance import classifier_free, classifier_guided
 from gyri.sampling.samplers import ddim
 from gyri.sampling.schedules import CLEAN, Level, VPSchedule

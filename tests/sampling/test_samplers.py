@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gyri.errors import UsageError
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.sampling.samplers import (
     Churn,
     Sampler,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from gyri.registry import VIEWS
-from gyri.runtime.seeding import SampleRng
+from gyri.runtime.streams import SampleRng
 from gyri.types import Grid
 
 GRID = Grid((6, 8, 10), ((4.0, 0, 0, 0), (0, 3.0, 0, 0), (0, 0, 2.0, 0), (0, 0, 0, 1.0)))

@@ -18,7 +18,10 @@ from gyri.errors import GyriError, ResumableStop, UsageError, nearest
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Faults of the disk or its rights that the user can mend; all others are bugs."""
-ORDER = ("demo", "cohort", "prepare", "train", "sample", "evaluate", "report", "list", "info")
+ORDER = (
+    "demo", "cohort", "prepare", "train", "sample", "score", "evaluate", "utility", "report",
+    "release",
+)  # fmt: skip
 
 
 def verbs() -> dict[str, str]:

@@ -33,6 +33,9 @@ class Command:
     """Prepared cohort whose mix of conditions is drawn from."""
     split: str = "TRAIN"
     """Split of --like."""
+    sweep: str | None = None
+    """Make every sample once for each value of one condition, such as age=20:90:8 (eight values)
+    or scanner (all levels); --num then counts the samples before that, by default 16."""
     seed: int = 0
     """Decides all samples."""
     step: int | None = None
@@ -56,6 +59,7 @@ class Command:
             conditions=self.conditions,
             like=self.like,
             split=self.split,
+            sweep=self.sweep,
             seed=self.seed,
             step=self.step,
             batch=self.batch,

@@ -16,7 +16,7 @@ from gyri.cohort.files import read_json
 from gyri.cohort.intake import Intake
 from gyri.cohort.privacy import kept, sidecar
 from gyri.cohort.table import SCAN_COLUMNS, Cohort, ColumnType, is_safe_label, listed
-from gyri.cohort.twins import twins
+from gyri.cohort.twins import twins, voxel_hash
 from gyri.errors import DataError, UsageError
 from gyri.runtime.progress import track
 
@@ -116,7 +116,10 @@ def _refuse_twins(parts: list[Cohort]) -> None:
         for subject, path in zip(part.scans["subject"], part.scans["path"])
         if not _is_label(path)
     ]
-    if pairs := twins(track(scans, "Looking for twins")):
+    hashed = (
+        (subject, voxel_hash(path), path) for subject, path in track(scans, "Looking for twins")
+    )
+    if pairs := twins(hashed):
         named = listed(f"{a} and {b}" for a, b in pairs)
         raise DataError(
             f"The same voxels lie under two labels: {named}. One person would count twice; "

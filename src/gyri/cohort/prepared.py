@@ -29,7 +29,7 @@ from gyri.types import Channel, Grid
 MANIFEST = "gyri-prepared.json"
 SCANS = "gyri-scans.tsv"
 STATE_FOLDER = ".gyri"
-IGNORED = (MANIFEST, SCANS, QUARANTINE, STATE_FOLDER, "quality.html", "preview")
+IGNORED = (MANIFEST, SCANS, QUARANTINE, STATE_FOLDER, "quality.html", "preview", "self-test")
 """Files of ours that BIDS does not know."""
 
 FORMAT = 1

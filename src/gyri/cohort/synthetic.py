@@ -23,6 +23,8 @@ from gyri.types import Channel, Grid
 FACTS = "gyri-synthetic.json"
 SCALE = 1 / 32767
 """Stored int16 times this is the intensity in [0, 1]."""
+SWEEP_BASE = "sweep_base"
+"""Column of the table that names the samples which differ in one swept condition only."""
 
 
 @dataclass
@@ -180,6 +182,24 @@ class SyntheticCohort:
                 volumes[row, column] = values
         names = tuple(channel.name for channel in channels)
         return VolumeSet(name, volumes, self.table.loc[samples], grid, names)
+
+    def label_maps(self, name: str) -> np.ndarray:
+        """Read one label channel (N, I, J, K) int16 of the samples, as `volume_set` orders them.
+
+        Raises
+        ------
+        DataError
+            The samples have no such channel.
+        """
+        channel = next((c for c in self.channels if c.name == name and c.kind == "label"), None)
+        if channel is None:
+            have = ", ".join(c.name for c in self.channels)
+            raise DataError(f"{self.root} has no label channel {name!r}; its channels are {have}.")
+        samples = [sample for sample in self.table.index if self.is_written(sample)]
+        maps = np.empty((len(samples), *self.grid.shape), np.int16)
+        for row, sample in enumerate(samples):
+            maps[row] = np.rint(read_volume(self._path(sample, channel))[0])
+        return maps
 
 
 def _sidecar(path: Path) -> Path:

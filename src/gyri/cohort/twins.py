@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
 
 from gyri.cohort.nifti import read_volume
 from gyri.errors import DataError
+
+Item = TypeVar("Item")
 
 
 def voxel_hash(path: Path) -> str:
@@ -27,17 +30,18 @@ def voxel_hash(path: Path) -> str:
     return hashlib.sha256(str(ras.shape).encode() + content).hexdigest()
 
 
-def twins(scans: Iterable[tuple[str, Path]]) -> list[tuple[Path, Path]]:
-    """Return pairs of files with the same voxels under different labels.
+def twins(scans: Iterable[tuple[str, str, Item]]) -> list[tuple[Item, Item]]:
+    """Return pairs of scans with the same voxels under different labels.
 
     Parameters
     ----------
-    scans : label and file; label images do not belong here, two may well be equal.
+    scans : label, `voxel_hash` and what to name in the pair; label images do not belong here, two
+        may well be equal.
     """
-    seen: dict[str, tuple[str, Path]] = {}
+    seen: dict[str, tuple[str, Item]] = {}
     pairs = []
-    for label, path in scans:
-        first_label, first = seen.setdefault(voxel_hash(path), (label, path))
+    for label, voxels, item in scans:
+        first_label, first = seen.setdefault(voxels, (label, item))
         if first_label != label:
-            pairs.append((first, path))
+            pairs.append((first, item))
     return pairs

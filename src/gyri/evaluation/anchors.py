@@ -79,7 +79,7 @@ def pca_gaussian(train: VolumeSet, hold: VolumeSet, num: int, seed: int) -> Imag
     flat = torch.from_numpy(train.volumes.reshape(len(train), -1))
     generator = torch.Generator().manual_seed(derive_seed("anchor", "pca_gaussian", seed))
     model = LowRankGaussian.fit(flat, COMPONENTS)
-    drawn = model.sample(num, generator, residual=False).clamp_(0, 1)
+    drawn = model.sample(num, generator).clamp_(0, 1)
     return drawn.numpy().reshape(num, *train.volumes.shape[1:]).astype(np.float32)
 
 

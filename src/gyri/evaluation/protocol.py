@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError
 from gyri.evaluation.anchors import ANCHORS, build_anchor
+from gyri.evaluation.export import export_features
 from gyri.evaluation.faults import Fault, find_faults
 from gyri.evaluation.features import FloatArray
 from gyri.evaluation.features.extraction import QUALITY, Extractor, volume_hashes
@@ -27,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
 
 MIN_REAL = 4
+READ_BY_METRICS = ("morph-v1", "spectrum-v1")
+"""Feature sets that metrics of their own read; measured whatever is asked for."""
 
 
 def evaluate(
@@ -38,6 +41,9 @@ def evaluate(
     cache: Path | None = None,
     bootstrap: int = 2000,
     features: Sequence[str] | None = None,
+    legacy: bool = False,
+    export: Path | None = None,
+    distrusted: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Scores:
@@ -51,8 +57,13 @@ def evaluate(
     seed : of subsamples, anchors and resamples.
     cache : folder that keeps the features of sets already measured.
     bootstrap : resamples of subjects behind every interval.
-    features : feature sets to measure beside ``morph-v1``; by default all that need not be asked
-        for.
+    features : feature sets to measure beside `READ_BY_METRICS`; by default all that need not be
+        asked for.
+    legacy : compute the published definitions that are wrong, too, for comparison with papers.
+    export : folder into which the features of all three sets are written; see
+        `gyri.evaluation.export`.
+    distrusted : keys of scores that failed the cohort's self-test, with the corruptions that they
+        did not see; such scores are marked unreliable, and neither lead nor decide.
     progress : called as ``progress(task, done, total)``.
     provenance : entries to be added to the sheet's own (split hash, data hash, run).
 
@@ -71,8 +82,11 @@ def evaluate(
     _check_references(train, hold)
     # Volumes are spread over threads; threads inside each small matrix product would fight them.
     with threadpool_limits(1):
-        judge = Judge(train, hold, len(generated), seed, cache, bootstrap, progress, features)
+        judge = Judge(
+            train, hold, len(generated), seed, cache, bootstrap, progress, features, legacy, export
+        )
         scores, refused, samples = judge.judge(generated)
+    _mark(scores, distrusted or {})
     return Scores(
         generated=generated.name,
         channel=generated.channels[0],
@@ -85,6 +99,15 @@ def evaluate(
         gates=gates(scores, judge.feature_sets, refused),
         samples=samples,
     )
+
+
+def _mark(scores: Sequence[Score], distrusted: Mapping[str, Sequence[str]]) -> None:
+    """Mark scores that failed the self-test."""
+    for score in scores:
+        if unseen := distrusted.get(score.key):
+            score.reliable = False
+            words = f"failed this cohort's self-test: not monotone under {', '.join(unseen)}"
+            score.note = f"{score.note}; {words}" if score.note else words
 
 
 def _check_references(train: VolumeSet, hold: VolumeSet) -> None:
@@ -130,7 +153,7 @@ class Judge:
     ----------
     train, hold : real sets, finite, on one grid.
     num_generated : size of the sets to be judged.
-    seed, cache, bootstrap, progress, features : as in `evaluate`.
+    seed, cache, bootstrap, progress, features, legacy, export : as in `evaluate`.
     """
 
     def __init__(
@@ -143,12 +166,16 @@ class Judge:
         bootstrap: int,
         progress: Progress | None,
         features: Sequence[str] | None = None,
+        legacy: bool = False,
+        export: Path | None = None,
     ) -> None:
+        self.metrics = [n for n in METRICS if legacy or METRICS[n].component.default]
+        self.export = export
         self.progress = progress
         self.done = 0
         self.total = len(train) + len(hold) + num_generated * (len(ANCHORS) + 1)
         self.total -= num_generated - 1  # the mean image is one volume
-        self.extractor = Extractor(train, cache, features and ["morph-v1", *features])
+        self.extractor = Extractor(train, cache, features and [*READ_BY_METRICS, *features])
         self.feature_sets = dict(self.extractor.sets)
         raw = self._extract(train)
         self.centre, self.spread, self.kept = {}, {}, {}
@@ -189,7 +216,8 @@ class Judge:
         }
         names = self.feature_sets["morph-v1"].names
         morph = {name: raw["morph-v1"][:, column] for column, name in enumerate(names)}
-        return Evidence(volumes, failed, features, morph, raw[QUALITY])
+        plain = {name: raw[name] for name in self.feature_sets}
+        return Evidence(volumes, failed, features, morph, raw[QUALITY], plain)
 
     def judge(
         self, generated: VolumeSet
@@ -198,6 +226,8 @@ class Judge:
         train, hold = self.study.train.volumes, self.study.hold.volumes
         faults = find_faults(generated, train, volume_hashes(hold))
         evidence = self.evidence(*without_nan(generated))
+        if self.export is not None:
+            export_features(self.export, evidence, self.study, self.extractor.definitions)
         scores, refused = self.scores(evidence, faults)
         self.add_anchors(scores, {score.metric for score in scores})
         samples = self.samples(evidence, faults)
@@ -208,7 +238,7 @@ class Judge:
         """Return the scores of every metric that can be computed, and why the others cannot."""
         scores: list[Score] = []
         refused: list[Refused] = []
-        for name in METRICS:
+        for name in self.metrics:
             metric: Metric = METRICS[name].component()
             reasons = [fault.reason for fault in faults if fault.stops(metric)]
             if len(generated) < metric.min_generated:
@@ -262,7 +292,7 @@ class Judge:
     def samples(self, generated: Evidence, faults: list[Fault]) -> list[dict[str, Any]]:
         """Return the table of samples; a column stays out where its numbers would mean nothing."""
         rows: list[dict[str, Any]] = [{"id": name} for name in generated.volumes.ids]
-        for name in METRICS:
+        for name in self.metrics:
             metric: Metric = METRICS[name].component()
             if any(f.stops(metric) for f in faults if f.kind in ("grid", "range")):
                 continue

@@ -6,13 +6,17 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from gyri.errors import DataError
+from gyri.evaluation.families import FamilyVerdict, verdicts
 from gyri.evaluation.metrics import NAN, Score
 
 SCHEMA = "gyri-scores-1"
+LEAD = ("fd/*", "kid/*", "coverage/*", "volumes/brain_ml/d", "volumes/in_range")
+"""Patterns of score keys, first things first."""
 REQUIRED = ("generated", "channel", "n", "spacing_mm", "seed", "provenance", "scores", "gates")
 
 
@@ -61,26 +65,24 @@ class Scores:
 
     @property
     def lead(self) -> list[str]:
-        """Names of the scores to be read first.
+        """Names of the scores to be read first: those in `LEAD` that are reliable."""
+        order = [s for pattern in LEAD for s in self.scores if fnmatchcase(s.key, pattern)]
+        return [score.name for score in order if score.reliable]
 
-        The Frechet distances lead where they are reliable. Below four samples a dimension the
-        kernel distance, coverage and volumes lead.
-        """
-        frechet = [s for s in self.scores if s.key.startswith("fd/")]
-        start = frechet if frechet and all(s.reliable for s in frechet) else []
-        order = [s for s in self.scores if s.metric == "kid"]
-        order += [s for s in self.scores if s.key.startswith("coverage/")]
-        order += [s for s in self.scores if s.key in ("volumes/brain_ml/d", "volumes/in_range")]
-        return [score.name for score in (*start, *order)]
+    @property
+    def families(self) -> list[FamilyVerdict]:
+        """One light a family, derived from scores and gates; see `gyri.evaluation.families`."""
+        reasons = {entry.metric: entry.reason for entry in self.refused}
+        return verdicts(self.scores, self.gates, reasons)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sheet as plain values; what is not finite becomes None."""
         content = asdict(self)
         content["spacing_mm"] = list(self.spacing_mm)
-        content = {"schema": SCHEMA, **content, "lead": self.lead}
-        plain = _plain(content)
-        assert isinstance(plain, dict)
-        return plain
+        derived = {"lead": self.lead, "families": [asdict(family) for family in self.families]}
+        content = {"schema": SCHEMA, **content, **derived}
+        result: dict[str, Any] = plain(content)
+        return result
 
     def write(self, path: Path) -> None:
         """Write the sheet as JSON, replacing the file in one step."""
@@ -130,13 +132,14 @@ def _with_nan(score: dict[str, Any]) -> dict[str, Any]:
     return score | {k: NAN for k in ("value", "low", "high") if score.get(k) is None}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return nested values as JSON knows them; a number that is not finite becomes None."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if hasattr(value, "item"):
-        return _plain(value.item())
+        return plain(value.item())
     return value

@@ -1,8 +1,4 @@
-"""A Gaussian with a low-rank covariance: what a linear model knows of a cohort.
-
-Probabilistic PCA (Tipping and Bishop, 1999, J. R. Stat. Soc. B 61:611): ``q`` principal directions
-with their variances, and one residual variance in all other directions.
-"""
+"""A Gaussian in a few principal directions: what a linear model knows of a cohort."""
 
 from __future__ import annotations
 
@@ -15,20 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowRankGaussian:
-    """N(mean, basis diag(variance) basisᵀ + residual_variance (I - basis basisᵀ)).
+    """N(mean, basis diag(variance) basisᵀ).
 
     Parameters
     ----------
     mean : (d,).
     basis : (d, q), orthonormal columns.
     variance : (q,), along the columns of `basis`.
-    residual_variance : scalar tensor.
     """
 
     mean: Tensor
     basis: Tensor
     variance: Tensor
-    residual_variance: Tensor
 
     @classmethod
     def fit(cls, x: Tensor, components: int) -> LowRankGaussian:
@@ -53,8 +47,7 @@ class LowRankGaussian:
         if wide:
             basis = (centred.T @ basis) / eigenvalue[:kept].sqrt().float()
         variance = eigenvalue / max(n - 1, 1)
-        residual = variance[kept:].sum() / max(d - kept, 1)
-        return cls(mean, basis, variance[:kept].float(), residual.float())
+        return cls(mean, basis, variance[:kept].float())
 
     @property
     def num_components(self) -> int:
@@ -69,16 +62,10 @@ class LowRankGaussian:
         """Points (B, d) of the coefficients (B, q)."""
         return self.mean + coefficients @ self.basis.T
 
-    def sample(self, num: int, generator: torch.Generator, residual: bool = True) -> Tensor:
-        """Draw (num, d); without `residual`, from the low-rank part alone."""
-        device = self.mean.device
-        z = torch.randn(num, self.num_components, generator=generator, device=device)
-        x = self.expand(z * self.variance.sqrt())
-        if residual:
-            white = torch.randn(x.shape, generator=generator, device=device)
-            white = white - (white @ self.basis) @ self.basis.T
-            x = x + self.residual_variance.sqrt() * white
-        return x
+    def sample(self, num: int, generator: torch.Generator) -> Tensor:
+        """Draw (num, d)."""
+        z = torch.randn(num, self.num_components, generator=generator, device=self.mean.device)
+        return self.expand(z * self.variance.sqrt())
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors by name, for a method's `state`."""

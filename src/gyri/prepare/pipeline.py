@@ -17,6 +17,7 @@ from gyri.cohort.laterality import mirror_warnings
 from gyri.cohort.prepared import IGNORED, STATE_FOLDER, PreparedCohort, write_manifest
 from gyri.cohort.splits import DEFAULT_SIZES, split_subjects, split_totals
 from gyri.cohort.table import Cohort, ColumnType, listed
+from gyri.cohort.twins import twins
 from gyri.errors import DataError
 from gyri.prepare.claim import claimed
 from gyri.prepare.parallel import Workers
@@ -237,13 +238,12 @@ def _fractions_only(sizes: Mapping[str, float] | None) -> Mapping[str, float]:
 
 def _refuse_twins(sessions: Sequence[Session], done: Sequence[Done]) -> None:
     """Refuse two subjects with the same voxels: they would meet in TRAIN and HOLD."""
-    first: dict[str, Session] = {}
-    pairs: dict[str, None] = {}
-    for session, result in zip(sessions, done):
-        for voxels in result.voxels:
-            other = first.setdefault(voxels, session)
-            if other.subject != session.subject:
-                pairs[f"{other.label} and {session.label}"] = None
+    scans = (
+        (session.subject, voxels, session.label)
+        for session, result in zip(sessions, done)
+        for voxels in result.voxels
+    )
+    pairs = dict.fromkeys(f"{first} and {second}" for first, second in twins(scans))
     if pairs:
         raise DataError(
             f"The same voxels lie under two subjects: {listed(pairs)}. One person would count "

@@ -12,10 +12,10 @@ import pandas as pd
 
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError
-from gyri.report import comparison, sections
+from gyri.report import citation, comparison, sections
 from gyri.report.render import write_page
-from gyri.report.text import costs, number, words
-from gyri.report.verdict import verdict
+from gyri.report.text import costs, number
+from gyri.report.verdict import lights, verdict
 
 SCHEMA = "gyri-scores-1"
 
@@ -58,11 +58,10 @@ def _finite(members: VolumeSet) -> tuple[VolumeSet, int]:
 
 
 def _gates(scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Chips of the gates: name, passed, detail."""
-    return [
-        {"name": words(name), "passed": bool(gate.get("passed")), "detail": gate.get("detail")}
-        for name, gate in (scores.get("gates") or {}).items()
-    ]
+    """Chips of the gates that no family holds: all of them in sheets without families."""
+    held = {name for family in lights(scores) for name in family.get("gates") or []}
+    gates = scores.get("gates") or {}
+    return [sections.gate_chip(n, gate) for n, gate in gates.items() if n not in held]
 
 
 def _facts(
@@ -138,6 +137,7 @@ def write_report(
         "report.html",
         title=title,
         verdict=verdict(scores, len(generated), len(hold)),
+        lights=[sections.light_row(family) for family in lights(scores)],
         gates=_gates(scores),
         hold_name=hold.name,
         num_broken=num_broken,
@@ -150,4 +150,6 @@ def write_report(
         appearance=comparison.appearance(generated, hold, train, channel),
         samples=sections.sample_rows(scores),
         provenance=provenance,
+        software=citation.software(),
+        methods=citation.methods(scores, provenance),
     )

@@ -27,7 +27,7 @@ from gyri.report.text import (
     subject_facts,
     words,
 )
-from gyri.report.verdict import leading_scores
+from gyri.report.verdict import is_open, leading_scores, lights
 
 NUM_PICTURES = 8
 NUM_PAIRS = 6
@@ -37,6 +37,17 @@ MAX_SAMPLE_ROWS = 200
 MAX_PREVIEW_BYTES = 200_000
 
 _SEX_PENALTY_YEARS = 30.0
+
+QUESTIONS = {
+    "fidelity": "Do they look like real scans?",
+    "diversity": "Do they differ as real people do?",
+    "anatomy": "Are they brains of the right size and place?",
+    "coherence": "Do their slices belong together?",
+    "conditioning": "Do they follow age, sex and scanner?",
+    "privacy": "Do they copy training subjects?",
+}
+LIGHTS = {"green": "good", "amber": "between", "red": "poor", "grey": "not judged"}
+"""What a light says to those who do not see its colour."""
 
 Context = dict[str, Any]
 
@@ -213,11 +224,54 @@ def _score_row(entry: Mapping[str, Any], anchor_names: Sequence[str]) -> Context
     }
 
 
+def gate_chip(name: str, gate: Mapping[str, Any]) -> Context:
+    """Name, outcome and detail of a gate."""
+    outcome = "pass" if gate.get("passed") else "open" if is_open(gate) else "fail"
+    return {"name": words(name), "outcome": outcome, "detail": gate.get("detail")}
+
+
+def light_row(family: Mapping[str, Any]) -> Context:
+    """Name, light, question and reason of a family."""
+    name, light = str(family.get("family") or ""), str(family.get("light") or "grey")
+    return {
+        "key": name,
+        "name": words(name),
+        "question": QUESTIONS.get(name, ""),
+        "light": light if light in LIGHTS else "grey",
+        "word": LIGHTS.get(light, LIGHTS["grey"]),
+        "reason": family.get("reason") or "",
+    }
+
+
+def family_details(scores: Mapping[str, Any], used: Sequence[str]) -> list[Context]:
+    """Every family's light, gates and scores; empty for sheets without families."""
+    by_name = {entry.get("name"): entry for entry in scores.get("scores") or []}
+    gates = scores.get("gates") or {}
+    return [
+        {
+            **light_row(family),
+            "gates": [gate_chip(n, gates[n]) for n in family.get("gates") or [] if n in gates],
+            "rows": [
+                _score_row(by_name[n], used) for n in family.get("scores") or [] if n in by_name
+            ],
+        }
+        for family in lights(scores)
+    ]
+
+
 def score_sheet(scores: Mapping[str, Any]) -> Context:
-    """Leading scores, the other ones (all of them lead where none is named), what was refused."""
+    """Leading scores, the others by family where the sheet has families, what was refused.
+
+    All scores lead where none is named.
+    """
     entries = list(scores.get("scores") or [])
     leading = leading_scores(scores) or entries
-    others = [entry for entry in entries if not any(entry is first for first in leading)]
+    told = {name for family in lights(scores) for name in family.get("scores") or []}
+    others = [
+        entry
+        for entry in entries
+        if entry.get("name") not in told and not any(entry is first for first in leading)
+    ]
     used = [
         name
         for name in ANCHORS
@@ -233,6 +287,7 @@ def score_sheet(scores: Mapping[str, Any]) -> Context:
     ]
     return {
         "leading": [_score_row(entry, used) for entry in leading],
+        "families": family_details(scores, used),
         "others": [_score_row(entry, used) for entry in others],
         "anchors": [ANCHORS[name] for name in used],
         "refused": refused,

@@ -9,15 +9,18 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from gyri.evaluation.selftest import SelfTest
+from gyri.report.selftest import verdict
 from gyri.report.text import interval, number, score_label, words
-from gyri.report.verdict import leading_scores, ordered_scores
+from gyri.report.verdict import is_open, leading_scores, lights, ordered_scores
 
 _ANCHORS = {"ceiling": "Real ceiling", "pca_gaussian": "PCA-Gaussian", "noise": "Noise floor"}
+_COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
 _ARROWS = {"lower": "↓", "higher": "↑", "near": "≈"}
 
 
 def terminal_summary(scores: Mapping[str, Any]) -> Group:
-    """Build a table of the leading scores with interval and anchors, then one of the gates.
+    """Build the lights of the families, a table of the leading scores and one of the gates.
 
     Parameters
     ----------
@@ -45,9 +48,32 @@ def terminal_summary(scores: Mapping[str, Any]) -> Group:
             interval(entry.get("low"), entry.get("high")),
             *(number(anchors.get(name)) for name in _ANCHORS),
         )
+    families = Table.grid(padding=(0, 2))
+    for family in lights(scores):
+        colour = _COLOURS.get(str(family.get("light")), "dim")
+        families.add_row(
+            f"[{colour}]●[/] {escape(words(family.get('family')))}",
+            escape(str(family.get("light"))),
+            f"[dim]{escape(str(family.get('reason') or ''))}[/]",
+        )
     gates = Table.grid(padding=(0, 2))
     for name, gate in (scores.get("gates") or {}).items():
-        passed = "[green]pass[/]" if gate.get("passed") else "[red]FAIL[/]"
+        missed = "[yellow]open[/]" if is_open(gate) else "[red]FAIL[/]"
+        passed = "[green]pass[/]" if gate.get("passed") else missed
         why = "" if gate.get("passed") else escape(str(gate.get("detail") or ""))
         gates.add_row(passed, escape(words(name)), f"[dim]{why}[/]")
-    return Group(table, gates)
+    return Group(families, table, gates)
+
+
+def self_test_summary(result: SelfTest) -> Group:
+    """Build the verdict of a self-test and a table of the claims that failed."""
+    table = Table.grid(padding=(0, 2))
+    for response in result.responses:
+        if response.holds is False:
+            table.add_row(
+                "[red]FAIL[/]",
+                escape(response.key),
+                f"under {words(response.corruption).lower()}",
+                f"[dim]{', '.join(number(value) for value in response.values)}[/]",
+            )
+    return Group(escape(verdict(result)), table)

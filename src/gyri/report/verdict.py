@@ -69,16 +69,43 @@ def compare(scores: Mapping[str, Any]) -> Comparison:
     )
 
 
+def is_open(gate: Mapping[str, Any]) -> bool:
+    """Tell whether a gate could not be checked, which is neither passed nor failed."""
+    return not gate.get("passed") and finite(gate.get("share")) is None
+
+
 def _gate_words(gates: Mapping[str, Mapping[str, Any]]) -> str:
     """Say how many gates were passed and name those that were not."""
     if not gates:
         return "no gates were checked"
-    failed = [f"“{words(name).lower()}”" for name, gate in gates.items() if not gate.get("passed")]
-    if not failed:
-        only = "the only gate" if len(gates) == 1 else f"all {len(gates)} gates"
-        return f"it passes {only}"
-    passed = len(gates) - len(failed)
-    return f"it passes {passed} of {plural(len(gates), 'gate')} and fails {join(failed)}"
+
+    def named(names: list[str]) -> str:
+        return join([f"“{words(name).lower()}”" for name in names])
+
+    left = [name for name, gate in gates.items() if is_open(gate)]
+    failed = [name for name, gate in gates.items() if not gate.get("passed") and name not in left]
+    unchecked = f"; {named(left)} could not be checked" if left else ""
+    if not failed and not left:
+        return f"it passes {'the only gate' if len(gates) == 1 else f'all {len(gates)} gates'}"
+    passed = len(gates) - len(failed) - len(left)
+    fails = f" and fails {named(failed)}" if failed else ""
+    return f"it passes {passed} of {plural(len(gates), 'gate')}{fails}{unchecked}"
+
+
+def lights(scores: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the verdict of every family; empty for sheets of before there were families."""
+    return list(scores.get("families") or [])
+
+
+def _light_words(families: list[Mapping[str, Any]]) -> str:
+    """Say which families have which light, for example "green in anatomy, red in privacy"."""
+    parts = []
+    for light in ("green", "amber", "red"):
+        names = [str(f.get("family")) for f in families if f.get("light") == light]
+        if names:
+            parts.append(f"{light} in {join(names)}")
+    unjudged = [str(f.get("family")) for f in families if f.get("light") == "grey"]
+    return ", ".join(parts + ([f"{join(unjudged)} not judged"] if unjudged else []))
 
 
 def verdict(scores: Mapping[str, Any], num_generated: int, num_hold: int) -> str:
@@ -89,11 +116,14 @@ def verdict(scores: Mapping[str, Any], num_generated: int, num_hold: int) -> str
     scores : the scores file.
     num_generated, num_hold : sizes of the synthetic set and of the set it is judged against.
     """
-    text = (
+    judged = (
         f"This set of {plural(num_generated, 'synthetic brain')} was judged against "
-        f"{plural(num_hold, 'real subject')} that the model never saw: "
-        f"{_gate_words(scores.get('gates') or {})}."
+        f"{plural(num_hold, 'real subject')} that the model never saw"
     )
+    passed = _gate_words(scores.get("gates") or {})
+    if families := lights(scores):
+        return f"{judged}: {_light_words(families)}. {passed[:1].upper()}{passed[1:]}."
+    text = f"{judged}: {passed}."
     found = compare(scores)
     parts = []
     if found.num_compared_real:

@@ -16,7 +16,8 @@ from gyri.cohort.prepared import PreparedCohort
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError
 from gyri.recipe import DataConfig
-from gyri.runtime.seeding import SampleRng, derive_seeds, numpy_rng
+from gyri.runtime.seeding import numpy_rng
+from gyri.runtime.streams import SampleRng, derive_seeds
 from gyri.training.augment import Augmentation
 from gyri.training.labels import to_inside, width
 from gyri.types import Batch, Channel, Items

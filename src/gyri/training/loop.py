@@ -23,7 +23,8 @@ from torch import Tensor
 from gyri.errors import DataError, GyriError, ResumableStop
 from gyri.recipe import TrainingConfig
 from gyri.runtime import distributed
-from gyri.runtime.seeding import SampleRng, derive_seed
+from gyri.runtime.seeding import derive_seed
+from gyri.runtime.streams import SampleRng
 from gyri.training import checkpoint
 from gyri.training.data import Feed
 from gyri.training.ema import Ema, averaged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gyri.evaluation.features import extraction
 from gyri.evaluation.metrics.frechet import (
     FrechetDistance,
     eigen_trace,
@@ -71,6 +72,15 @@ def test_rows_and_rotation_do_not_matter():
     assert frechet_distance(x @ rotation, y @ rotation) == pytest.approx(value, rel=1e-9)
 
 
+def test_batches_do_not_matter_and_no_reference_row_is_repeated(judge, cohort, monkeypatch):
+    before = judge.evidence(cohort["generated"]).raw
+    monkeypatch.setattr(extraction, "CHUNK", 3)
+    after = judge.evidence(cohort["generated"]).raw
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name])
+        assert len(np.unique(judge.study.hold.features[name], axis=0)) == len(judge.study.hold)
+
+
 def test_resamples_count_rows_as_repeats_do():
     x, y = draw(8, 40, 5), draw(9, 30, 5)
     counts = np.random.default_rng(1).multinomial(40, np.full(40, 1 / 40), size=3).astype(float)
@@ -79,21 +89,21 @@ def test_resamples_count_rows_as_repeats_do():
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-def test_dimensions_follow_the_smallest_set():
-    assert num_dimensions(150, 100, 128, 120) == 15
-    assert num_dimensions(150, 100, 16, 120) == 2
-    assert num_dimensions(2000, 2000, 2000, 120) == 64
-    assert num_dimensions(30, 20, 4, 120) == 1
+def test_dimensions_follow_train():
+    assert num_dimensions(150, 120) == 15
+    assert num_dimensions(150, 8) == 8
+    assert num_dimensions(2000, 120) == 64
+    assert num_dimensions(9, 120) == 1
 
 
 def test_below_four_samples_a_dimension_the_score_is_unreliable(judge, cohort):
-    few = judge.evidence(cohort["generated"].take(np.arange(5)))
-    axes = FrechetDistance().scores(judge.evidence(cohort["generated"]), judge.study)
-    assert all(s.reliable for s in axes if s.key.startswith("fd/"))
-    judge_of_many = judge.study  # p = 2, fitted for 16 samples
-    scores = FrechetDistance().scores(few, judge_of_many)
-    assert not any(s.reliable for s in scores if s.key.startswith("fd/"))
-    assert "kernel distance" in scores[0].note
+    evidence = judge.evidence(cohort["generated"])  # p = 3 from 30 TRAIN subjects
+    enough = FrechetDistance().scores(evidence.take(np.arange(12)), judge.study)
+    assert all(s.reliable for s in enough)
+    few = FrechetDistance().scores(evidence.take(np.arange(11)), judge.study)
+    assert not any(s.reliable for s in few)
+    assert all("kernel distance" in s.note for s in few if s.key.startswith("fd/"))
+    assert not any(s.key.startswith("fd_infinity/") for s in few)  # k >= 4 p at every size
 
 
 def test_interval_holds_the_value(judge, cohort):

@@ -7,6 +7,7 @@ from gyri.evaluation.metrics.orientation import (
     MIRROR,
     POSES,
     Orientation,
+    SideModel,
     pose,
     pose_correlations,
     to_cube,
@@ -52,6 +53,17 @@ def test_left_and_right_are_reported_apart(judge, cohort, changed):
     }
     both = scores["orientation/left_right"].value + plain["orientation/left_right"].value
     assert both == pytest.approx(1.0)
+
+
+def test_a_mirrored_brain_is_told_from_its_original(cohort):
+    rng = np.random.default_rng(0)
+    volumes = cohort["TRAIN"].volumes[:, 0]
+    tilt = np.linspace(0.9, 1.1, volumes.shape[1]).astype(np.float32)[:, None, None]
+    lopsided = volumes * tilt + 0.05 * rng.standard_normal(volumes.shape).astype(np.float32)
+    model = SideModel(lopsided[:20])
+    sides = model.sides(lopsided[20:])
+    assert (sides > 0).all()
+    np.testing.assert_allclose(model.sides(lopsided[20:, ::-1]), -sides, atol=1e-9)
 
 
 def test_an_empty_volume_fails():

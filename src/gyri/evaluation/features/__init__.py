@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gyri.evaluation import segment
+from gyri.cohort.volumes import VolumeSet
+from gyri.evaluation import segment, tissue
 from gyri.evaluation.segment import Segmented
 from gyri.types import Grid
 
@@ -50,7 +51,10 @@ class FeatureSet:
         raise NotImplementedError
 
     def fit(self, train: Segmented) -> None:
-        """Fit `state` on TRAIN."""
+        """Fit `state` on some volumes of TRAIN, segmented."""
+
+    def learn(self, train: VolumeSet) -> None:
+        """Learn from every volume of TRAIN, after `fit`; most sets need no more than a sample."""
 
     def extract(self, segmented: Segmented) -> FloatArray:
         """Return (N, d) features, one row a volume, each from that volume alone."""
@@ -59,7 +63,7 @@ class FeatureSet:
     def definition(self) -> str:
         """SHA-256 of the code that computes the features and of the fitted state."""
         digest = hashlib.sha256()
-        for module in (sys.modules[type(self).__module__], segment):
+        for module in (sys.modules[type(self).__module__], segment, tissue):
             digest.update(inspect.getsource(module).encode())
         for key in sorted(self.state):
             digest.update(key.encode())

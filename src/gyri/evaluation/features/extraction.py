@@ -66,6 +66,7 @@ class Extractor:
         fitted = segment(train.take(rows), self.model)
         for feature_set in self.sets.values():
             feature_set.fit(fitted)
+            feature_set.learn(train)
         self.definitions = {n: s.definition() for n, s in self.sets.items()}
 
     def extract(

@@ -6,7 +6,7 @@ and one class registered in `gyri.registry.METRICS` that applies them to an `Evi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError
 from gyri.evaluation.features import FeatureSet
+from gyri.registry import METRICS
 from gyri.runtime.seeding import numpy_rng
 
 FloatArray = NDArray[np.float64]
@@ -72,6 +73,7 @@ class Evidence:
     features : per feature set (N, d), z-scored by TRAIN, columns constant on TRAIN left out.
     morph : (N, 19) features of ``morph-v1`` as they are, in millilitres and millimetres.
     quality : (N, 2) pieces of the mask and the largest one's share.
+    raw : per feature set (N, d), all columns in their own units, as `FeatureSet.extract` returns.
     """
 
     volumes: VolumeSet
@@ -79,6 +81,7 @@ class Evidence:
     features: dict[str, FloatArray]
     morph: dict[str, FloatArray]
     quality: FloatArray
+    raw: dict[str, FloatArray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.volumes)
@@ -91,6 +94,7 @@ class Evidence:
             {key: array[rows] for key, array in self.features.items()},
             {key: array[rows] for key, array in self.morph.items()},
             self.quality[rows],
+            {key: array[rows] for key, array in self.raw.items()},
         )
 
 
@@ -138,12 +142,18 @@ class Study:
         )
 
 
+def family_of(metric: str) -> Family | None:
+    """Return the family of a registered metric, None for one that is not known here."""
+    return METRICS[metric].component.family if metric in METRICS else None
+
+
 class Metric:
     """Base of a metric.
 
     Attributes
     ----------
     name : registered name.
+    default : False for a metric that is computed only where it is asked for.
     family : the question that it helps to answer; the sheet gives one verdict a family.
     ceiling : the real set that stands in for a perfect generator (the other is the reference).
     min_generated : fewer volumes are refused.
@@ -152,9 +162,17 @@ class Metric:
     counts_failures : True where a volume that is not finite counts as a failed sample; False
         where it makes the whole set unusable.
     needs_unseen : refused where a generated volume is a HOLD volume.
+    reads_table : whether the conditions that volumes were made for are read. Anchors have none, so
+        such a metric's scores have the ceiling at most.
+    sees : what the self-test (`gyri.evaluation.selftest`) holds the metric to: pattern of score
+        keys -> corruptions (`gyri.evaluation.corruptions`) under which such a score moves
+        monotonically, each with the direction of the score: ``{"kid/*": ("+blur", "+noise")}``.
+        Where several patterns fit a key, their claims add up.
+    blind_to : in words, what the metric cannot see. A metric without claims must have some.
     """
 
     name: ClassVar[str]
+    default: ClassVar[bool] = True
     family: ClassVar[Family] = "fidelity"
     ceiling: ClassVar[Literal["TRAIN", "HOLD"]] = "TRAIN"
     min_generated: ClassVar[int] = 2
@@ -162,6 +180,9 @@ class Metric:
     reads_intensities: ClassVar[bool] = True
     counts_failures: ClassVar[bool] = False
     needs_unseen: ClassVar[bool] = True
+    reads_table: ClassVar[bool] = False
+    sees: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    blind_to: ClassVar[str] = ""
 
     def scores(self, generated: Evidence, study: Study) -> list[Score]:
         """Return the metric's scores of `generated`."""

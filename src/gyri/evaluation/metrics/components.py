@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class Components(Metric):
     """
 
     name = "components"
+    sees: ClassVar = {"components": ("-noise",)}
+    blind_to = "what is inside the piece, its shape and its place"
     family = "anatomy"
     ceiling = "HOLD"
     min_generated = 1

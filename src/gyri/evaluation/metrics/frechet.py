@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from gyri.evaluation.bootstrap import centred_interval, draw_counts
@@ -9,19 +11,21 @@ from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, 
 from gyri.registry import METRICS
 
 MAX_DIMENSIONS = 64
+RELIABLE_SAMPLES = 4
+"""Samples a dimension in the smaller set below which the distance is unreliable."""
 INFINITY_SIZES = 12
 INFINITY_DRAWS = 3
 INFINITY_RESAMPLES = 200
-INFINITY_SAMPLES = 12
-"""Samples a dimension below which the extrapolation is mostly noise."""
+STEADY_SAMPLES = 12
+"""Samples a dimension below which the extrapolation is noisy: its interval is wide."""
 
 
 def frechet_distance(x: FloatArray, y: FloatArray) -> float:
     """Return the Frechet distance of Gaussians with the moments of two samples (Heusel 2017).
 
     ``|mx - my|^2 + Tr Cx + Tr Cy - 2 Tr (Cx Cy)^1/2``. With centred rows ``A = X / sqrt(n - 1)``
-    and ``B = Y / sqrt(m - 1)`` the last trace is the nuclear norm of ``A B^T``: real, exact for
-    fewer samples than features, and fast there. Otherwise the eigenvalue form is used.
+    and ``B = Y / sqrt(m - 1)`` the last trace is the nuclear norm of ``A B^T``: real, and exact
+    where a covariance is singular, as with fewer samples than features.
 
     Lower is better, 0 is least. Biased upwards: compare at equal n only, and not below 4 samples
     a feature. Rewards copies of the training set.
@@ -30,19 +34,20 @@ def frechet_distance(x: FloatArray, y: FloatArray) -> float:
     ----------
     x, y : (n, d) and (m, d) features, n and m at least 2.
     """
-    n, m, d = len(x), len(y), x.shape[1]
+    n, m = len(x), len(y)
     mean = x.mean(0) - y.mean(0)
     a = (x - x.mean(0)) / np.sqrt(n - 1)
     b = (y - y.mean(0)) / np.sqrt(m - 1)
-    if min(n, m) < d:
-        cross = nuclear_trace(a, b)
-    else:
-        cross = float(eigen_trace(a.T @ a, b.T @ b))
-    return float(mean @ mean + (a * a).sum() + (b * b).sum() - 2 * cross)
+    return float(mean @ mean + (a * a).sum() + (b * b).sum() - 2 * nuclear_trace(a, b))
 
 
 def nuclear_trace(a: FloatArray, b: FloatArray) -> float:
-    """Return Tr (A'A B'B)^1/2 as the sum of the singular values of ``A B^T``."""
+    """Return Tr (A'A B'B)^1/2 as the sum of the singular values of ``A B^T``.
+
+    Of more rows than columns only the triangular factor R of ``A = Q R`` counts, for Q is
+    orthonormal.
+    """
+    a, b = (np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x for x in (a, b))
     return float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
 
 
@@ -103,7 +108,7 @@ def frechet_infinity(
     x = x if weights_x is None else np.repeat(x, weights_x.astype(int), axis=0)
     y = y if weights_y is None else np.repeat(y, weights_y.astype(int), axis=0)
     largest = min(len(x), len(y))
-    smallest = max(4 * x.shape[1], largest // 2)
+    smallest = max(RELIABLE_SAMPLES * x.shape[1], largest // 2)
     if largest - smallest < 2:
         return NAN
     sizes = np.unique(np.rint(1 / np.linspace(1 / smallest, 1 / largest, INFINITY_SIZES)))
@@ -120,11 +125,9 @@ def principal_axes(train: FloatArray, p: int) -> FloatArray:
     return np.asarray(axes[:p].T)
 
 
-def num_dimensions(num_train: int, num_hold: int, num_generated: int, available: int) -> int:
-    """Return p = min(64, n_TRAIN / 10, n_HOLD / 6, n_generated / 6), at least 1."""
-    return max(
-        1, min(MAX_DIMENSIONS, available, num_train // 10, num_hold // 6, num_generated // 6)
-    )
+def num_dimensions(num_train: int, available: int) -> int:
+    """Return p = min(64, n_TRAIN / 10), at least 1 and no more than there are features."""
+    return max(1, min(MAX_DIMENSIONS, available, num_train // 10))
 
 
 def effective_dimensions(x: FloatArray) -> float:
@@ -138,13 +141,22 @@ class FrechetDistance(Metric):
     """Frechet distance on the first p principal axes of TRAIN, and its limit for many samples.
 
     Lower is better, from 0. Features are z-scored by TRAIN and projected on
-    p = min(64, n_TRAIN/10, n_HOLD/6, n_generated/6) axes. Blind to differences outside these
-    axes and beyond second moments; rewards copies. Unreliable below 4 p samples. The interval
-    resamples subjects of both sets and is centred on the value (see
-    `gyri.evaluation.bootstrap.centred_interval`).
+    p = min(64, n_TRAIN/10) axes. Blind to differences outside these axes and beyond second moments;
+    rewards copies. Below 4 p samples in the smaller set it is marked unreliable: read the kernel
+    distance. Compare at equal n only. The interval resamples subjects of both sets and is centred
+    on the value (see `gyri.evaluation.bootstrap.centred_interval`).
     """
 
     name = "fd"
+    sees: ClassVar = {
+        "fd/morph-v1": ("+noise", "+clipping"),
+        "fd/radiomics-v1": ("+blur", "+noise", "+clipping"),
+        "fd/spectrum-v1": ("+blur", "+noise"),
+    }
+    blind_to = (
+        "what lies outside the first axes of TRAIN: dropped modes are noticed late, when few "
+        "subjects are left, and not monotonically; copies of TRAIN look perfect"
+    )
     min_generated = 4
 
     def scores(self, generated: Evidence, study: Study) -> list[Score]:
@@ -155,12 +167,12 @@ class FrechetDistance(Metric):
         train = study.train.features[features]
         if not train.shape[1]:
             raise Refusal(f"{features}: every feature is constant on TRAIN, nothing to compare.")
-        p = num_dimensions(len(train), len(study.hold), study.num_generated, train.shape[1])
+        p = num_dimensions(len(train), train.shape[1])
         axes = study.once(f"fd/{features}", lambda: principal_axes(train, p))
         x, y = study.hold.features[features] @ axes, generated.features[features] @ axes
         n = f"n={len(x)}/{len(y)}"
         definition = f"{features},zscore-train,p={p}"
-        reliable = min(len(x), len(y)) >= 4 * p and study.num_generated >= 4 * p
+        smaller = min(len(x), len(y))
         value = frechet_distance(x, y)
         low, high = self._interval(x, y, value, generated, study)
         shared = {
@@ -169,7 +181,9 @@ class FrechetDistance(Metric):
             "n_real": len(x),
             "n_generated": len(y),
             "better": "lower",
+            "reliable": smaller >= RELIABLE_SAMPLES * p,
         }
+        doubt = f"; fewer than {RELIABLE_SAMPLES * p} samples: read the kernel distance"
         raw = Score(
             key=f"fd/{features}",
             name=f"fd[{definition},{n}]",
@@ -177,10 +191,9 @@ class FrechetDistance(Metric):
             value=value,
             low=low,
             high=high,
-            reliable=reliable,
-            note=f"on {p} principal axes of TRAIN; effective dimensions of HOLD "
-            f"{effective_dimensions(x):.1f}"
-            + ("" if reliable else f"; fewer than {4 * p} samples: read the kernel distance"),
+            note=f"on {p} principal axes of TRAIN; effective dimensions "
+            f"{effective_dimensions(y):.1f}, of HOLD {effective_dimensions(x):.1f}"
+            + ("" if shared["reliable"] else doubt),
             **shared,  # type: ignore[arg-type]
         )
         limit = frechet_infinity(x, y, study.rng("fd", features))
@@ -197,8 +210,8 @@ class FrechetDistance(Metric):
                 low=low,
                 high=high,
                 target=0.0,
-                reliable=min(len(x), len(y)) >= INFINITY_SAMPLES * p,
-                note="extrapolated to infinitely many samples; may be negative near 0",
+                note="extrapolated to infinitely many samples; may be negative near 0"
+                + ("" if smaller >= STEADY_SAMPLES * p else "; few samples: read its interval"),
                 **shared,  # type: ignore[arg-type]
             ),
         ]

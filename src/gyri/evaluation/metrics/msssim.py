@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def _smooth(image: Image) -> Image:
     return np.asarray((_window(i) @ out.reshape(i, -1)).reshape(-1, *out.shape[1:]))
 
 
-def _halve(image: Image) -> Image:
+def halve(image: Image) -> Image:
     """Average blocks of 2^3; a last odd layer is left out."""
     i, j, k = (n // 2 for n in image.shape)
     blocks = image[: 2 * i, : 2 * j, : 2 * k].reshape(i, 2, j, 2, k, 2)
@@ -69,7 +70,7 @@ class Pyramid:
         """Build the pyramid of an (I, J, K) volume in [0, 1]."""
         images = [np.ascontiguousarray(volume, np.float32)]
         for _ in range(scales - 1):
-            images.append(_halve(images[-1]))
+            images.append(halve(images[-1]))
         return cls(
             tuple(images),
             tuple(_smooth(image) for image in images),
@@ -160,6 +161,8 @@ class Diversity(Metric):
     """
 
     name = "msssim"
+    sees: ClassVar = {"msssim/*": ("+blur", "-noise", "+mode_dropping")}
+    blind_to = "how real a volume is: repeated slices, wrong contrast and flips leave it as it is"
     family = "diversity"
     needs_unseen = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,8 @@ class Nearest(Metric):
     """
 
     name = "nearest"
+    sees: ClassVar = {"nearest/correlation": ("-noise",)}
+    blind_to = "every fault of quality, and copies that are warped or of a part"
     family = "privacy"
     ceiling = "HOLD"
     needs_unseen = False

@@ -1,0 +1,1 @@
+"""Whether samples, or the model that made them, give training subjects away."""
