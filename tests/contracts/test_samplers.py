@@ -44,8 +44,8 @@ PHANTOMS = {
             "p_std": 0.9,
             "optimiser": {"lr": 2e-3, "clip_norm": 1.0, "final_lr": 0.02},
             "ema_half_life_images": 100,
-            # Below this level so small a network knows no texture: it is averaged, not drawn.
-            "sampling": {"sigma_min": 0.17},
+            # Below this level so small a network knows no texture: it is left out.
+            "sampling": {"sigma_min": 0.05},
         },
         "networks": {"denoiser": {**UNET, "patch": 1, "widths": [16, 32]}},
         "training": {"steps": 1000, "batch_size": 4},

@@ -79,10 +79,10 @@ class Anatomy(Metric):
 
     For every feature of ``morph-v1`` that `volumes` does not report: Cohen's d (0 is best), KS
     with Holm's correction over the whole vector and W1 (0 best). Together: the share of all
-    features with d below 0.2 in size and its interval within 0.5 (80 % wanted; n of about 200 on
-    both sides is needed before the interval can be that narrow); the energy distance on z-scored
-    features with 1,000 permutations (0 for equal distributions, negative values legal); the
-    share of volumes with every tissue inside TRAIN's 0.5 to 99.5 percentiles (HOLD's own share
+    features with d below 0.2 in size and its interval within 0.5 (80 % wanted; chance alone puts
+    12 % of d beyond 0.2 at 150 against 100 volumes, a quarter at 50); the energy distance on
+    z-scored features with 1,000 permutations (0 for equal distributions, negative values legal);
+    the share of volumes with every tissue inside TRAIN's 0.5 to 99.5 percentiles (HOLD's own share
     stands beside it); and, where ages are known, the slope of ventricular volume on age, which
     should lie near HOLD's. Needs n >= 3, the slope 10 ages. Blind to which feature goes with
     which, except in the energy distance.
