@@ -69,7 +69,6 @@ def pipeline_seconds(raw: Path, spacing_mm: float, jobs: int) -> dict[str, float
 def part_seconds(raw: Path, spacing_mm: float, repeats: int) -> dict[str, float]:
     """Time resample + crop + intensity of both, scan by scan in turn, after one unmeasured."""
     from gyri.prepare.defaults import default_steps
-    from gyri.prepare.parallel import Workers
     from gyri.prepare.plan import Choices, plan
     from gyri.prepare.reorient import ReorientConfig, reorient
     from gyri.prepare.session import through
@@ -79,7 +78,7 @@ def part_seconds(raw: Path, spacing_mm: float, repeats: int) -> dict[str, float]
     steps.pop("reorient")
     with tempfile.TemporaryDirectory() as folder:
         planned = plan(raw, Choices(spacing_mm=spacing_mm))
-        planned, _ = planned.surveyed(Path(folder) / "survey.jsonl", Workers(jobs=1))
+        planned, _ = planned.surveyed(Path(folder) / "survey.jsonl")
     scans = [reorient(read_session(session), ReorientConfig()) for session in planned.sessions]
     spent: dict[str, list[float]] = {"gyri": [], "nilearn": [], "nilearn_unsmoothed": []}
     alike = []

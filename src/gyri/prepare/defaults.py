@@ -11,6 +11,7 @@ from gyri.errors import DataError
 from gyri.prepare.brain_mask import BrainMaskConfig
 from gyri.prepare.crop import CropConfig
 from gyri.prepare.intensity import IntensityConfig
+from gyri.prepare.parallel import Workers
 from gyri.prepare.register import RegisterConfig
 from gyri.prepare.reorient import ReorientConfig
 from gyri.prepare.resample import ResampleConfig
@@ -70,15 +71,22 @@ def _first_voxel_mm(shape: tuple[int, int, int], spacing_mm: float) -> tuple[flo
     return x, y, z
 
 
-def has_whole_heads(sessions: Sequence[Session]) -> bool:
+def has_whole_heads(sessions: Sequence[Session], workers: Workers) -> bool:
     """Say whether most of five scans, evenly spread over the cohort, show a whole head.
 
-    Scans that cannot be read do not count.
+    Scans that cannot be read do not count. The last two are not read where the first three agree:
+    everything else waits for this answer.
     """
     last = len(sessions) - 1
     chosen = sorted({round(last * part / (PROBES - 1)) for part in range(PROBES)})
-    seen = [_is_head(sessions[index]) for index in chosen]
-    votes = [head for head in seen if head is not None]
+    majority = PROBES // 2 + 1
+    votes: list[bool] = []
+    for part in (chosen[:majority], chosen[majority:]):
+        if not part or (len(votes) == majority and len(set(votes)) == 1):
+            break
+        calls = [(_is_head, (sessions[index],)) for index in part]
+        seen = workers.map(calls, "Looking for heads")
+        votes += [head for head in seen if head is not None]
     return sum(votes) > len(votes) / 2
 
 

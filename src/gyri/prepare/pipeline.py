@@ -20,7 +20,6 @@ from gyri.cohort.table import Cohort, ColumnType, listed
 from gyri.cohort.twins import twins
 from gyri.errors import DataError
 from gyri.prepare.claim import claimed
-from gyri.prepare.parallel import Workers
 from gyri.prepare.plan import Choices, Plan, plan
 from gyri.prepare.preview import PREVIEWS
 from gyri.prepare.session import Done, prepare_session
@@ -107,6 +106,7 @@ def prepare(
             channels=channels, steps=steps, spacing_mm=spacing_mm, shape=shape,
             mask=mask, register=register, allow_faces=allow_faces,
         ),
+        jobs=jobs, dask=dask,
     )  # fmt: skip
     cohort = planned.cohort
     for column in stratify or ():
@@ -120,10 +120,9 @@ def prepare(
     }
     out = Path(out).resolve()
     with claimed(out, settings):
-        workers = planned.workers(jobs, dask)
-        planned, findings = planned.surveyed(out / STATE_FOLDER / "survey.jsonl", workers)
+        planned, findings = planned.surveyed(out / STATE_FOLDER / "survey.jsonl")
         run = Run(planned, out)
-        prepared = run.finish(run.all_scans(findings, workers), settings)
+        prepared = run.finish(run.all_scans(findings), settings)
     for warning in mirror_warnings(prepared):
         _log.warning("%s", warning)
     return prepared
@@ -136,16 +135,20 @@ class Run:
     plan: Plan
     out: Path
 
-    def all_scans(self, findings: Sequence[Finding], workers: Workers) -> list[Done]:
-        """Prepare every sound session; a fault is a result like any other."""
+    def all_scans(self, findings: Sequence[Finding]) -> list[Done]:
+        """Prepare every sound session; a fault is a result like any other.
+
+        The largest go first: a long one at the end would leave all other workers idle.
+        """
         good = [i for i, finding in enumerate(findings) if not finding.fault]
+        good.sort(key=lambda i: self.plan.sessions[i].num_bytes, reverse=True)
         steps, faces = self.plan.steps, self.plan.allow_faces
         tasks = [
             (prepare_session, (self.plan.sessions[i], findings[i], steps, self.out, faces))
             for i in good
         ]
         done = [Done(file=finding.file, fault=finding.fault) for finding in findings]
-        for index, result in zip(good, workers.map(tasks, "Preparing scans")):
+        for index, result in zip(good, self.plan.workers.map(tasks, "Preparing scans")):
             done[index] = result
         return done
 

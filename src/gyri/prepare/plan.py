@@ -70,20 +70,17 @@ class Plan:
     cohort : the raw cohort.
     sessions : in order of subject and session.
     steps : registered step -> its config, in order.
+    workers : who works.
     allow_faces : see `Choices`.
     """
 
     cohort: Cohort
     sessions: tuple[Session, ...]
     steps: Steps
+    workers: Workers
     allow_faces: bool = False
 
-    def workers(self, jobs: int | None, dask: str | None) -> Workers:
-        """Return who works; None takes all cores unless the cohort is small."""
-        size = sum(Path(path).stat().st_size for path in self.cohort.scans["path"])
-        return Workers(jobs=jobs or (1 if size < FEW_BYTES else -1), dask=dask)
-
-    def surveyed(self, log: Path, workers: Workers) -> tuple[Plan, list[Finding]]:
+    def surveyed(self, log: Path) -> tuple[Plan, list[Finding]]:
         """Look at every scan; return the plan with what only all of them together can tell.
 
         That is how many labels there are, and the window that scans on one grid share.
@@ -98,7 +95,7 @@ class Plan:
         with log.open("w", encoding="utf-8") as file:
             for label, before in known.items():
                 file.write(finding_line(label, before) + "\n")
-            for session, finding in zip(self.sessions, workers.map(calls, "Looking at scans")):
+            for session, finding in zip(self.sessions, self.workers.map(calls, "Looking at scans")):
                 findings.append(finding)
                 file.write(finding_line(session.label, finding) + "\n")
                 file.flush()
@@ -108,8 +105,14 @@ class Plan:
         return replace(self, sessions=sessions, steps=steps), findings
 
 
-def plan(cohort: Path | Cohort, choices: Choices) -> Plan:
+def plan(
+    cohort: Path | Cohort, choices: Choices, *, jobs: int | None = 1, dask: str | None = None
+) -> Plan:
     """Choose the sessions and the steps of a raw cohort.
+
+    Parameters
+    ----------
+    jobs, dask : who works, see `Workers`; None takes all cores unless the cohort is small.
 
     Raises
     ------
@@ -123,9 +126,15 @@ def plan(cohort: Path | Cohort, choices: Choices) -> Plan:
     if (cohort.root / MANIFEST).is_file():
         raise DataError(f"{cohort.root} is prepared already; expected the raw cohort.")
     sessions = _sessions(cohort, tuple(choices.channels))
-    steps = _default(sessions, choices) if choices.steps is None else _given(choices)
+    workers = _workers(cohort, jobs, dask)
+    steps = _default(sessions, choices, workers) if choices.steps is None else _given(choices)
     intensity_range(steps)
-    return Plan(cohort, sessions, steps, choices.allow_faces)
+    return Plan(cohort, sessions, steps, workers, choices.allow_faces)
+
+
+def _workers(cohort: Cohort, jobs: int | None, dask: str | None) -> Workers:
+    size = sum(Path(path).stat().st_size for path in cohort.scans["path"])
+    return Workers(jobs=jobs or (1 if size < FEW_BYTES else -1), dask=dask)
 
 
 def _given(choices: Choices) -> Steps:
@@ -146,10 +155,10 @@ def _given(choices: Choices) -> Steps:
             return parse_steps(sections)
 
 
-def _default(sessions: Sequence[Session], choices: Choices) -> Steps:
+def _default(sessions: Sequence[Session], choices: Choices, workers: Workers) -> Steps:
     mask, register = choices.mask, choices.register
     undecided = None in (mask, register) and not choices.allow_faces
-    heads = undecided and has_whole_heads(sessions)
+    heads = undecided and has_whole_heads(sessions, workers)
     if heads:
         _log.info("The cohort shows whole heads: brains are masked and registered to MNI152.")
     spacing_mm = SPACING_MM if choices.spacing_mm is None else choices.spacing_mm

@@ -73,10 +73,10 @@ def previewed(
     """
     if count < 1:
         raise UsageError(f"A preview of {count} scans was asked for; expected at least 1.")
-    planned = plan(cohort, choices)
+    planned = plan(cohort, choices, jobs=jobs, dask=dask)
     with claimed(Path(out).resolve(), None):
         log = Path(out).resolve() / STATE_FOLDER / "survey.jsonl"
-        planned, _ = planned.surveyed(log, planned.workers(jobs, dask))
+        planned, _ = planned.surveyed(log)
     last = len(planned.sessions) - 1
     indices = sorted({round(last * k / max(count - 1, 1)) for k in range(count)})
     return [_preview(planned.sessions[index], planned.steps) for index in indices]

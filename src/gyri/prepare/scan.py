@@ -80,7 +80,8 @@ def is_stripped(volume: np.ndarray, affine: np.ndarray) -> bool:
     It does where at least 90 % of the outer faces of (I, J, K) are exactly 0 and what is not 0
     would fit into a skull; archives set the air around some whole heads to 0 as well.
     """
-    faces = [np.take(volume, side, axis=axis) for axis in range(3) for side in (0, -1)]
+    # Views: np.take would copy the whole of a volume in Fortran order, as files have it.
+    faces = [np.moveaxis(volume, axis, 0)[side] for axis in range(3) for side in (0, -1)]
     empty = np.mean(np.concatenate([face.ravel() for face in faces]) == 0)
     voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
     support_ml = np.count_nonzero(volume) * voxel_ml

@@ -42,6 +42,11 @@ class Session:
         """``sub-X[ ses-Y]`` for messages."""
         return f"sub-{self.subject}" + (f" ses-{self.session}" if self.session else "")
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the files that are there."""
+        return sum(Path(path).stat().st_size for path in self.files if Path(path).is_file())
+
 
 @dataclass(frozen=True)
 class Finding:
