@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gyri.evaluation.scores import Scores
     from gyri.evaluation.selftest import SelfTest
     from gyri.evaluation.utility.arms import Balance
+    from gyri.reconstruction import Reconstructions
 
 __all__ = [
     "cohort_page",
@@ -49,6 +50,7 @@ __all__ = [
     "import_cohort",
     "prepare",
     "quality_page",
+    "reconstruct",
     "release",
     "report",
     "sample",
@@ -152,6 +154,7 @@ def evaluate(
     features: Sequence[str] | None = None,
     legacy: bool = False,
     export_features: bool = False,
+    cache: Path | str | None = None,
 ) -> Scores:
     """Judge a synthetic cohort against subjects that its model never saw.
 
@@ -166,6 +169,8 @@ def evaluate(
     features : feature sets to measure; by default all that need not be asked for.
     legacy : compute the published definitions that are wrong, too, for comparison with papers.
     export_features : write the features of all sets for other tools into ``OUT/features``.
+    cache : folder that keeps measured features, by default ``OUT/features``; several evaluations
+        against one cohort may share it.
 
     Raises
     ------
@@ -192,7 +197,7 @@ def evaluate(
             cohort.volume_set("TRAIN"),
             cohort.volume_set(split),
             seed=seed,
-            cache=folder / "features",
+            cache=Path(cache) if cache is not None else folder / "features",
             bootstrap=bootstrap,
             features=features,
             legacy=legacy,
@@ -315,6 +320,30 @@ def report(
         )
         advance()
     return page
+
+
+def reconstruct(
+    run: Path | str, cohort: Path | str, out: Path | str, **options: Any
+) -> Reconstructions:
+    """Let a run rebuild real scans and compare each with its original.
+
+    Where the cohort shows brains without heads, ``OUT/paired.png`` pictures the subject whose PSNR
+    is the median.
+
+    Parameters
+    ----------
+    run, cohort, out, options : see `gyri.reconstruction.reconstruct`.
+    """
+    from gyri import reconstruction
+    from gyri.report.figures import png
+    from gyri.report.reconstruction import reconstruction_figure
+
+    made = reconstruction.reconstruct(run, cohort, out, **options)
+    if made.cohort.skull_stripped:
+        name, original, arms = made.typical()
+        figure = reconstruction_figure(original, arms, made.cohort.grid.spacing_mm, f"sub-{name}")
+        (made.root / "paired.png").write_bytes(png(figure))
+    return made
 
 
 def quality_page(

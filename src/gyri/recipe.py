@@ -159,6 +159,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivateConfig:
+    """Differential privacy of TRAIN's subjects; see `gyri.training.private`.
+
+    Parameters
+    ----------
+    target_epsilon : what the whole run may spend; the noise follows from it. Or
+    noise_multiplier : the noise, over `max_grad_norm`. One of the two.
+    delta : chance that the promise fails, at most 1 / (10 N), which None takes.
+    max_grad_norm : norm to which the gradient of each subject is clipped.
+    """
+
+    target_epsilon: float | None = None
+    noise_multiplier: float | None = None
+    delta: float | None = None
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.target_epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError(
+                "give exactly one of training.private.target_epsilon and "
+                "training.private.noise_multiplier"
+            )
+        for name, value in vars(self).items():
+            if value is not None and value <= 0:
+                raise ValueError(f"training.private.{name} is {value:g}, it must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How long and how to train.
 
@@ -173,6 +201,8 @@ class TrainingConfig:
     log_every, preview_every : in steps; 0 for no previews.
     snapshots : numbered checkpoints kept, evenly spaced over the run, the last at its end.
     save_every_s : seconds between checkpoints that are only there for resuming.
+    private : bound what the weights say of any one subject; `batch_size` is then the expected
+        number of subjects an update.
     """
 
     steps: int | None = None
@@ -185,6 +215,7 @@ class TrainingConfig:
     preview_every: int = 0
     snapshots: int = 4
     save_every_s: float = 120.0
+    private: PrivateConfig | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.budget_s is None):
@@ -192,6 +223,11 @@ class TrainingConfig:
         for name in ("batch_size", "log_every", "snapshots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} is {getattr(self, name)}, it must be at least 1")
+        if self.private is not None and (self.steps is None or self.micro_batch):
+            raise ValueError(
+                "training.private needs training.steps, not budget_s, for the number of steps is "
+                "part of the account, and no micro_batch, for subjects go one by one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

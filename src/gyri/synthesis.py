@@ -150,7 +150,7 @@ def sample(
         **swept,
     }
     table = pd.DataFrame(rows, index=names, columns=list(trained.schema.names), dtype=object)
-    columns = _column_types(trained.schema)
+    columns = column_types(trained.schema)
     if swept:
         table[SWEEP_BASE] = [f"base{k + 1:04d}" for k in bases]
         columns[SWEEP_BASE] = ColumnType(
@@ -180,7 +180,7 @@ def sample(
                     "SamplingSeconds": round(seconds, 3),
                 }
                 parts = to_outside(volume, trained.channels, axis=0)
-                cohort.write(names[k], _stored_values(parts, trained.channels), about)
+                cohort.write(names[k], stored_values(parts, trained.channels), about)
                 advance()
     return cohort, trained.schema.warnings(rows)
 
@@ -238,7 +238,7 @@ def _evenly(sweep: str, first: str, last: str, count: str) -> list[float]:
     return [round(float(v), 6) for v in np.linspace(start, stop, num)]
 
 
-def _stored_values(parts: Sequence[Tensor], channels: Sequence[Channel]) -> list[np.ndarray]:
+def stored_values(parts: Sequence[Tensor], channels: Sequence[Channel]) -> list[np.ndarray]:
     """Bring intensities from [-1, 1] to [0, 1]; labels stay what they are."""
     return [
         part.numpy() if channel.kind == "label" else ((part + 1) / 2).numpy()
@@ -291,7 +291,8 @@ def _rows(
     return drawn[: num or 32]
 
 
-def _column_types(schema: ConditionSchema) -> dict[str, ColumnType]:
+def column_types(schema: ConditionSchema) -> dict[str, ColumnType]:
+    """Describe the conditions as columns of a generated cohort's table."""
     return {
         column.name: ColumnType(
             kind=column.kind,

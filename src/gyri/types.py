@@ -287,6 +287,8 @@ class Lift(Protocol):
 
     volume_shape: tuple[int, int, int, int]
     """(C, I, J, K)."""
+    slice_axis: int | None
+    """Axis of (I, J, K) whose slices are the items, one each; None for other items."""
 
     def encode(self, volumes: Tensor) -> Items:
         """(V, C, I, J, K) -> V * items_per_volume items, those of a volume together, in order."""
@@ -356,6 +358,14 @@ class Method:
         """Half-life in images of the network's moving average, None for no average."""
         return None
 
+    def private_refusal(self) -> str | None:
+        """Say why the method cannot be trained privately, None if it can.
+
+        It can where the loss of a batch is the mean of its items' own, where one phase runs at
+        every step, and where `state` serves as it was built, without `calibrate`.
+        """
+        return "the gradient of one subject is not its own, or something is measured on all"
+
     def use(self, needs: Mapping[str, Any]) -> None:
         """Take the trained methods that the recipe `needs`, by name."""
         if needs:
@@ -387,6 +397,21 @@ class Reconstructor(Protocol):
 
 
 @runtime_checkable
+class Editor(Protocol):
+    """Noises real volumes part of the way and makes them clean again (SDEdit)."""
+
+    def edit(
+        self, lift: Lift, volumes: Tensor, condition: Tensor, strength: float, rng: SampleRng
+    ) -> Tensor:
+        """(V, C, I, J, K) and (V, D) -> (V, C, I, J, K).
+
+        `strength` is the share of the sampler's steps that are taken: 0 returns `volumes`, 1 is
+        sampling.
+        """
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """Gives each item a loss; membership inference reads it."""
 
@@ -407,6 +432,7 @@ class FitOnce(Protocol):
 CAPABILITIES: dict[str, type] = {
     "Sampler": Sampler,
     "Reconstructor": Reconstructor,
+    "Editor": Editor,
     "Scorer": Scorer,
     "FitOnce": FitOnce,
 }

@@ -12,10 +12,19 @@ from gyri.types import ConditionLayout, Grid
 GRID = Grid((6, 8, 10), ((4.0, 0, 0, 0), (0, 4.0, 0, 0), (0, 0, 4.0, 0), (0, 0, 0, 1.0)))
 
 
-@pytest.fixture(params=list(VIEWS))
+SETTINGS = [
+    *((name, {}) for name in VIEWS),
+    ("slice", {"position": "index", "plane": "coronal"}),
+    ("slab", {"neighbours": 2, "stride": 3, "planes": ("sagittal",)}),
+    ("slab", {"planes": ("axial", "coronal", "sagittal")}),
+]
+
+
+@pytest.fixture(params=SETTINGS, ids=lambda setting: "-".join(map(str, [setting[0], *setting[1]])))
 def view(request):
-    entry = VIEWS[request.param]
-    return entry.component(entry.config(), 2, GRID)
+    name, settings = request.param
+    entry = VIEWS[name]
+    return entry.component(entry.config(**settings), 2, GRID)
 
 
 @pytest.fixture
@@ -40,6 +49,20 @@ def test_encode_is_deterministic_and_fits_the_spec(view, volumes):
         assert float(items.position.abs().max()) <= 1.5
     else:
         assert items.position is None
+
+
+def test_encode_is_linear(view, volumes):
+    mixed = view.encode(2 * volumes[:1] - 3 * volumes[1:2]).x
+    apart = 2 * view.encode(volumes[:1]).x - 3 * view.encode(volumes[1:2]).x
+    if view.kind == "exact":
+        assert torch.allclose(mixed, apart, atol=1e-5)
+
+
+def test_white_noise_on_a_volume_is_white_noise_on_every_item(view):
+    noise = torch.randn(400, *view.volume_shape, generator=torch.Generator().manual_seed(0))
+    of_volume = view.encode(noise).x.unflatten(0, (400, -1))
+    if view.kind == "exact":
+        assert float((of_volume.var(0) - 1).abs().max()) < 0.5
 
 
 def test_the_items_of_a_volume_do_not_depend_on_its_neighbours(view, volumes):

@@ -20,6 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "r3gan": {"view": {"name": "slice"}, "method": {"name": "r3gan"}, "networks": R3GAN},
     "pca_gaussian": {"view": "volume", "method": {"name": "pca_gaussian", "components": 6}},
+    "smote": {"view": "volume", "method": {"name": "smote", "column": 1, "neighbours": 1}},
     "noised_classifier": {
         "view": "volume",
         "method": {"name": "noised_classifier", "column": 1},

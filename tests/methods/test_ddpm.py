@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from gyri.errors import UsageError
 from gyri.methods.ddpm import DDPM, DDPMConfig
 from gyri.registry import METHODS
 from gyri.runtime.streams import SampleRng
-from gyri.sampling.draw import SamplingConfig
+from gyri.sampling.draw import SamplingConfig, last_levels
 from gyri.sampling.preconditioning import SCALINGS, over_items
 from gyri.sampling.schedules import Level
 from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress, capabilities
@@ -119,7 +120,7 @@ def without_condition(batch: Batch) -> Batch:
 
 def test_capabilities_and_registration() -> None:
     assert METHODS["ddpm"].component is DDPM
-    assert capabilities(DDPM) == ["Sampler", "Scorer"]
+    assert capabilities(DDPM) == ["Sampler", "Editor", "Scorer"]
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "edm"])
@@ -369,3 +370,38 @@ def test_unknown_needs_and_a_missing_classifier_are_refused() -> None:
         method.use({"autoencoder": None})
     with pytest.raises(UsageError, match="no classifier"):
         method.sample(Whole(1, 4, 4, 4), torch.zeros(1, 0), SampleRng(torch.tensor([1])))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "heun"])
+@pytest.mark.parametrize("prediction", ["v", "edm"])
+def test_editing_the_gaussian_keeps_as_much_as_the_noise_leaves(
+    prediction: str, sampler: str
+) -> None:
+    """With the exact denoiser, x and its edit correlate by ``alpha STD / hypot(alpha STD, sigma)``.
+
+    (The ODE keeps standard scores.) So strength 0 is the volume itself, strength 1 a new draw.
+    """
+    method = oracle(prediction, sampling=SamplingConfig(sampler=sampler, num_steps=50, clip=0))
+    lift = Whole(1, 15, 15, 15)
+    volumes = MEAN + STD * SampleRng(torch.tensor([7, 8])).normal(lift.volume_shape)
+    levels = method._levels()
+    for strength in (0.0, 0.5, 0.7, 1.0):
+        rng = SampleRng(torch.tensor([1, 2]))
+        x = method.edit(lift, volumes, torch.zeros(2, 0), strength, rng)
+        here = last_levels(levels, strength)[0]
+        kept = here.alpha * STD / math.hypot(here.alpha * STD, here.sigma)
+        both = torch.stack([volumes.flatten(), x.flatten()])
+        assert float(torch.corrcoef(both)[0, 1]) == pytest.approx(kept, abs=0.03)
+        assert float(x.mean()) == pytest.approx(MEAN, abs=0.03)
+        assert float(x.std()) == pytest.approx(STD, abs=0.06)
+        if strength == 0:
+            assert torch.equal(x, volumes)
+    assert kept < 0.05
+
+
+def test_strength_is_a_share_of_the_steps() -> None:
+    levels = oracle("edm", sampling=SamplingConfig(num_steps=4))._levels()
+    counts = [len(last_levels(levels, s)) - 1 for s in (0, 0.01, 0.25, 0.3, 0.75, 1)]
+    assert counts == [0, 1, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match=r"strength is 1.2.*from 0"):
+        last_levels(levels, 1.2)

@@ -21,6 +21,7 @@ SMALL = UNetConfig(
     channels_per_head=8,
     norm_groups=4,
 )
+CHANNELS_24 = {"in_channels": 24, "out_channels": 24}
 SHAPES = pytest.mark.parametrize(
     "shape", [(12, 16), (9, 7), (20, 24, 20), (10, 12, 10), (5, 6, 5), (8, 4, 8)]
 )
@@ -241,3 +242,48 @@ def test_every_voxel_of_a_patch_is_read_and_written(shape):
     y[0].square().sum().backward()
     assert bool((x.grad[0] != 0).all())
     assert bool((y != 0).all())
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 4, 8)])
+def test_an_input_skip_is_nothing_at_init_and_passes_any_channel(shape: tuple[int, ...]) -> None:
+    spec = {"in_channels": 5, "out_channels": 3, "condition_size": 2}
+    skipping = unet(replace(SMALL, input_skip=True), shape, **spec)
+    assert torch.equal(skipping(*inputs(skipping)), torch.zeros(2, 3, *shape))
+    with torch.no_grad():
+        skipping.input_skip.gain.bias += torch.tensor([1.0, 0.0, -2.0])
+    x = inputs(skipping)[0]
+    passed = skipping(*inputs(skipping))
+    assert torch.equal(passed[:, 0], x[:, 0])
+    assert torch.equal(passed[:, 1], torch.zeros_like(x[:, 1]))
+    assert torch.equal(passed[:, 2], -2 * x[:, 2])
+
+
+def test_an_input_skip_learns_white_noise_beyond_the_width() -> None:
+    """More channels than the last layer can pass on; the skip alone brings the error to 0."""
+    config = UNetConfig(widths=(4,), attention=(False,), num_res_blocks=1, channels_per_head=4)
+    errors = {}
+    for input_skip in (False, True):
+        network = unet(replace(config, input_skip=input_skip), (6, 6), **CHANNELS_24)
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for step in range(80):
+            generator = torch.Generator().manual_seed(step)
+            noise = torch.randn(16, 24, 6, 6, generator=generator)
+            error = (network(noise, torch.zeros(16), torch.zeros(16, 0)) - noise).square().mean()
+            optimiser.zero_grad()
+            error.backward()
+            optimiser.step()
+        errors[input_skip] = float(error.detach())
+    assert errors[False] > 0.95 * (1 - 4 / 24)
+    assert errors[True] < 0.05
+
+
+def test_an_input_skip_needs_the_noised_item_in_the_input() -> None:
+    with pytest.raises(UsageError, match="input_skip"):
+        unet(replace(SMALL, input_skip=True), in_channels=1, out_channels=2)
+
+
+def test_a_raw_position_tells_slices_apart() -> None:
+    network = perturbed(unet(replace(SMALL, position="raw"), position_size=6))
+    x, level, condition, _ = inputs(network, 6)
+    same = network(x[:1].expand(6, -1, -1, -1), level[:1].expand(6), condition, torch.eye(6))
+    assert float(torch.pdist(same.detach().flatten(1)).min()) > 1e-3

@@ -73,3 +73,12 @@ def test_noise_embedding_sees_all_three() -> None:
     assert not torch.allclose(embed(level + 0.1, condition, position), reference)
     assert not torch.allclose(embed(level, condition + 0.1, position), reference)
     assert not torch.allclose(embed(level, condition, position + 0.1), reference)
+
+
+def test_a_raw_one_hot_position_looks_up_a_table() -> None:
+    torch.manual_seed(0)
+    embed = ConditionEmbedding(0, 40, 64, position="raw")
+    assert isinstance(embed.of_position, torch.nn.Linear)
+    table = embed.of_position.weight.T
+    assert torch.equal(embed(torch.zeros(40, 0), torch.eye(40)), table)
+    assert abs(float(table.detach().std()) - 1) < 0.05

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gyri.errors import UsageError
 from gyri.runtime.streams import SampleRng
-from gyri.sampling.draw import SamplingConfig, draw_volumes, guided
+from gyri.sampling.draw import SamplingConfig, draw_volumes, first_noise, guided
 from gyri.sampling.lifted import lifted
 from gyri.sampling.samplers import dpmpp_2m
 from gyri.sampling.schedules import Level, VPSchedule
@@ -24,6 +24,7 @@ class Whole:
     """One item a volume."""
 
     volume_shape = (1, 4, 5, 6)
+    slice_axis: int | None = None
 
     def encode(self, volumes: Tensor) -> Items:
         return Items(volumes)
@@ -36,6 +37,7 @@ class Slabs:
     """Overlapping slabs of two slices along K, averaged where they overlap."""
 
     volume_shape = (1, 4, 5, 6)
+    slice_axis: int | None = None
 
     def encode(self, volumes: Tensor) -> Items:
         slabs = torch.stack([volumes[:, 0, ..., k : k + 2].movedim(-1, 1) for k in range(5)], 1)
@@ -135,3 +137,56 @@ def test_settings_are_checked() -> None:
         SamplingConfig(num_steps=0)
     with pytest.raises(UsageError, match="eta"):
         SamplingConfig(sampler="heun", eta=0.5)
+
+
+class Slices:
+    """Slices along J."""
+
+    volume_shape = (1, 20, 6, 20)
+    slice_axis = 1
+
+    def encode(self, volumes: Tensor) -> Items:
+        return Items(volumes.movedim(3, 1).flatten(0, 1))
+
+    def decode(self, items: Tensor) -> Tensor:
+        return items.unflatten(0, (-1, 6)).movedim(1, 3)
+
+
+def correlations(shared: float) -> Tensor:
+    """Between the slices of drawn volumes, (6, 6)."""
+    rng = SampleRng(torch.arange(8))
+    config = replace(PLAIN, shared_noise=shared)
+    drawn = draw_volumes(oracle, Slices(), torch.zeros(8, 0), LEVELS, config, rng)
+    return torch.corrcoef(drawn[:, 0].movedim(2, 0).flatten(1))
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.6])
+def test_slices_share_as_much_of_the_noise_as_asked_for(shared: float) -> None:
+    expected = shared + (1 - shared) * torch.eye(6)
+    assert torch.allclose(correlations(shared), expected, atol=0.08)
+
+
+def test_shared_noise_leaves_every_slice_its_distribution() -> None:
+    noise_of = first_noise(Slices(), 0.6, SampleRng(torch.arange(8)))
+    assert abs(float(noise_of.std()) - 1) < 0.02
+    of_slice = noise_of[:, 0].movedim(2, 1).flatten(0, 1)
+    neighbours = (of_slice[:, 1:] * of_slice[:, :-1]).mean()
+    assert abs(float(neighbours)) < 0.02
+
+
+@pytest.mark.parametrize(
+    "settings", [{"sampler": "ancestral"}, {"sampler": "ddim", "eta": 0.5}, {"shared_noise": 1.0}]
+)
+def test_shared_noise_that_cannot_last_is_refused(settings: dict) -> None:
+    with pytest.raises(UsageError, match="shared_noise"):
+        SamplingConfig(**{"shared_noise": 0.5, **settings})
+
+
+def test_churn_does_not_go_with_shared_noise() -> None:
+    with pytest.raises(UsageError, match="shared_noise"):
+        SamplingConfig(shared_noise=0.5, sampler="heun", churn=10)
+
+
+def test_shared_noise_needs_items_that_are_slices() -> None:
+    with pytest.raises(UsageError, match="slice view"):
+        first_noise(Whole(), 0.5, SampleRng(torch.arange(2)))

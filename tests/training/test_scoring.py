@@ -61,8 +61,8 @@ def test_a_method_without_losses_and_another_cohort_are_refused(run, tiny_cohort
 def test_a_level_that_train_never_held_counts_as_missing(run):
     import pandas as pd
 
-    from gyri.training.scoring import _known
+    from gyri.training.scoring import known_conditions
 
     row = pd.Series({"age": 70.0, "sex": "X"})
-    assert _known(run.schema, row) == {"age": 70.0, "sex": None}
-    assert torch.isfinite(run.schema.encode([_known(run.schema, row)])).all()
+    assert known_conditions(run.schema, row) == {"age": 70.0, "sex": None}
+    assert torch.isfinite(run.schema.encode([known_conditions(run.schema, row)])).all()

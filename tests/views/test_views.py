@@ -63,3 +63,10 @@ def test_foreground_draws_follow_the_share_of_brain():
     )
     drawn = (items.position == slices.state["position"][3]).float().mean()
     assert abs(float(drawn) - 2 / 3) < 0.1
+
+
+def test_a_slice_index_is_one_hot():
+    slices = view("slice", position="index", plane="coronal")
+    items = slices.encode(torch.randn(2, 2, 6, 8, 10))
+    assert slices.position_size == 8
+    assert torch.equal(items.position, torch.eye(8).repeat(2, 1))

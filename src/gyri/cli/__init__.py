@@ -19,8 +19,8 @@ from gyri.errors import GyriError, ResumableStop, UsageError, nearest
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Faults of the disk or its rights that the user can mend; all others are bugs."""
 ORDER = (
-    "demo", "cohort", "prepare", "train", "sample", "score", "evaluate", "utility", "report",
-    "release",
+    "demo", "cohort", "prepare", "train", "sample", "reconstruct", "score", "evaluate", "utility",
+    "report", "release", "study",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def usage() -> str:
         "",
         "usage: gyri VERB [options]      gyri VERB --help",
         "",
-        *[f"  {name:10} {summary}" for name, summary in verbs().items()],
+        *[f"  {name:11} {summary}" for name, summary in verbs().items()],
         "",
         "Start with `gyri demo`: it needs no data and takes some minutes.",
     ]

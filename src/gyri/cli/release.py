@@ -47,6 +47,8 @@ class Command:
             device=self.device,
         )
         print(f"{release.folder / 'release.html'} (shows real people: not to be shared)")
+        for line in release.promise:
+            print(f"{line}.")
         if not release.gate.passed:
             raise DataError("FAIL. " + "\n  ".join(["Do not share:", *release.gate.reasons]))
         print(f"PASS. What may be shared is in {release.folder / 'share'}")

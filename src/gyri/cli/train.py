@@ -40,6 +40,11 @@ class Command:
             f"{run.root}: {cost['steps']} steps, {cost['images_seen']} items seen in "
             f"{cost['training_s']:.0f} s, peak memory {cost['peak_memory_gib']:.1f} GiB"
         )
+        if spent := run.info.get("differential_privacy"):
+            print(
+                f"Differential privacy: epsilon {spent['epsilon']:.3g} at delta "
+                f"{spent['delta']:.2g} a {spent['unit']}"
+            )
         print(f"Next: gyri sample {run.root} --num 32")
 
 

@@ -35,7 +35,8 @@ class SyntheticCohort:
     ----------
     root : the folder.
     facts : where the volumes come from: run, checkpoint hash, recipe, seed, conditions, grid,
-        channels, hashes of data and split; content of ``gyri-synthetic.json``.
+        channels, hashes of data and split; content of ``gyri-synthetic.json``. ``desc`` is the
+        files' BIDS description, "synthetic" where it is not said.
     """
 
     root: Path
@@ -121,12 +122,13 @@ class SyntheticCohort:
         return table.set_index(table.pop("participant_id").str.removeprefix("sub-"))
 
     def _path(self, sample: str, channel: Channel) -> Path:
+        made = self.facts.get("desc", "synthetic")
         if channel.kind == "label":
             desc = "" if channel.name == "dseg" else channel.name
-            return self.root / f"{bids.stem(sample)}_desc-synthetic{desc}_dseg.nii.gz"
+            return self.root / f"{bids.stem(sample)}_desc-{made}{desc}_dseg.nii.gz"
         entity, suffix = bids.CONTRAST_ENHANCED.get(channel.name, ("", channel.name))
         entity = f"_{entity}" if entity else ""
-        return self.root / f"{bids.stem(sample)}{entity}_desc-synthetic_{suffix}.nii.gz"
+        return self.root / f"{bids.stem(sample)}{entity}_desc-{made}_{suffix}.nii.gz"
 
     def is_written(self, sample: str) -> bool:
         """Say whether all channels of a sample are there; their sidecars are written last."""

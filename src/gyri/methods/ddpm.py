@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from gyri.errors import UsageError
 from gyri.registry import METHODS
-from gyri.sampling.draw import Classifier, SamplingConfig, draw_volumes, guided
+from gyri.sampling.draw import (
+    Classifier,
+    SamplingConfig,
+    draw_volumes,
+    edit_volumes,
+    guided,
+    last_levels,
+)
 from gyri.sampling.preconditioning import (
     SCALINGS,
     Prediction,
@@ -205,6 +212,12 @@ class DDPM(Method):
             self._prior = GaussianPrior.from_tensors(self.state, "prior")
         return self._prior
 
+    def private_refusal(self) -> str | None:
+        """The prior is fitted to TRAIN without noise; the loss alone is a mean over items."""
+        if self.config.prior == "none":
+            return None
+        return "its Gaussian prior is fitted to TRAIN without noise; set method.prior to none"
+
     def use(self, needs: Mapping[str, Any]) -> None:
         """Take the ``classifier`` for classifier guidance."""
         unknown = set(needs) - {"classifier"}
@@ -376,3 +389,21 @@ class DDPM(Method):
         config = self.config.sampling
         denoiser = guided(self.denoise, self.spec.condition, config, self.classifier)
         return draw_volumes(denoiser, lift, condition, self._levels(), config, rng)
+
+    @torch.no_grad()
+    def edit(
+        self, lift: Lift, volumes: Tensor, condition: Tensor, strength: float, rng: SampleRng
+    ) -> Tensor:
+        """Noise `volumes` to one of the sampler's levels and sample from there (`edit_volumes`).
+
+        Parameters
+        ----------
+        volumes : (V, C, I, J, K) in [-1, 1].
+        condition : (V, D).
+        strength : share of the sampler's steps, see `last_levels`.
+        rng : one stream a volume.
+        """
+        config = self.config.sampling
+        denoiser = guided(self.denoise, self.spec.condition, config, self.classifier)
+        levels = last_levels(self._levels(), strength)
+        return edit_volumes(denoiser, lift, volumes, condition, levels, config, rng)

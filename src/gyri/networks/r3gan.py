@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gyri.errors import UsageError
-from gyri.nn.embedding import FourierFeatures
+from gyri.nn.embedding import FourierFeatures, PositionKind
 from gyri.nn.layers import CONVOLUTIONS, conv, memory_format, over_space, runner
 from gyri.nn.resample import SmoothDownsample, SmoothUpsample
 from gyri.registry import NETWORKS
@@ -43,8 +42,11 @@ class R3GANNetworkConfig:
     condition_hidden : width of a two-layer MLP before the linear embedding, 0 for none. Without
         it the discriminator's logit is linear in each covariate.
     position : how coordinates enter: ``fourier`` features, so that neighbours are alike and every
-        component has unit variance, or the ``raw`` numbers.
-    gradient_checkpointing : keep only the blocks' inputs for the backward pass.
+        component has unit variance, or the ``raw`` numbers: with the slice view's one-hot
+        ``index``, the published slice id.
+    gradient_checkpointing : keep only the blocks' inputs for the backward pass. It does not lower
+        the peak of a discriminator step, as the penalties' second derivatives keep what was
+        recomputed; narrow stages at high resolution do.
     channels_last : memory format of all activations.
     """
 
@@ -53,7 +55,7 @@ class R3GANNetworkConfig:
     group_size: int = 16
     condition_width: int = 64
     condition_hidden: int = 0
-    position: Literal["fourier", "raw"] = "fourier"
+    position: PositionKind = "fourier"
     gradient_checkpointing: bool = False
     channels_last: bool = True
 

@@ -16,7 +16,7 @@ from torch.nn.functional import silu
 
 from gyri.errors import UsageError
 from gyri.nn.attention import AttentionPool, MeanPool, SelfAttention
-from gyri.nn.embedding import NoiseEmbedding
+from gyri.nn.embedding import NoiseEmbedding, PositionKind
 from gyri.nn.layers import (
     DOUBLING,
     POINTWISE,
@@ -40,8 +40,8 @@ from gyri.types import NetworkSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """Settings of `UNet`.
+class BackboneConfig:
+    """Settings that `UNet` and `UNetEncoder` share.
 
     Parameters
     ----------
@@ -58,6 +58,9 @@ class UNetConfig:
         before it.
     resblock_updown : resample inside residual blocks (nearest and average); otherwise by a
         strided convolution, and by repeating voxels and a convolution.
+    position : how coordinates enter: ``fourier`` features, so that neighbours are alike, or the
+        ``raw`` numbers, each with a learned vector of its own. With the slice view's one-hot
+        ``index``, ``raw`` is the published embedding table.
     gradient_checkpointing : keep only the blocks' inputs for the backward pass.
     channels_last : memory format of all activations; faster on CPU and with tensor cores.
     """
@@ -71,6 +74,7 @@ class UNetConfig:
     dropout: float = 0.0
     scale_shift: bool = True
     resblock_updown: bool = True
+    position: PositionKind = "fourier"
     gradient_checkpointing: bool = False
     channels_last: bool = True
 
@@ -100,7 +104,7 @@ class ResBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         embedding_size: int,
-        config: UNetConfig,
+        config: BackboneConfig,
     ) -> None:
         super().__init__()
         self.scale_shift = config.scale_shift
@@ -144,7 +148,7 @@ class Block(nn.Module):
         in_channels: int,
         out_channels: int,
         embedding_size: int,
-        config: UNetConfig,
+        config: BackboneConfig,
         attention: bool,
     ) -> None:
         super().__init__()
@@ -163,7 +167,9 @@ class Block(nn.Module):
 class ConvDown(nn.Module):
     """Halve every axis, rounding up, by a strided convolution."""
 
-    def __init__(self, dims: int, channels: int, embedding_size: int, config: UNetConfig) -> None:
+    def __init__(
+        self, dims: int, channels: int, embedding_size: int, config: BackboneConfig
+    ) -> None:
         super().__init__()
         self.conv = conv(dims, channels, channels, stride=2)
 
@@ -175,7 +181,9 @@ class ConvDown(nn.Module):
 class ConvUp(nn.Module):
     """Return to the grid of the level above: repeat voxels, then convolve."""
 
-    def __init__(self, dims: int, channels: int, embedding_size: int, config: UNetConfig) -> None:
+    def __init__(
+        self, dims: int, channels: int, embedding_size: int, config: BackboneConfig
+    ) -> None:
         super().__init__()
         self.conv = conv(dims, channels, channels)
 
@@ -187,7 +195,9 @@ class ConvUp(nn.Module):
 class ResBlockDown(nn.Module):
     """Halve every axis, rounding up, by averages inside a residual block."""
 
-    def __init__(self, dims: int, channels: int, embedding_size: int, config: UNetConfig) -> None:
+    def __init__(
+        self, dims: int, channels: int, embedding_size: int, config: BackboneConfig
+    ) -> None:
         super().__init__()
         self.residual = ResBlock(dims, channels, channels, embedding_size, config)
         self.pool = average_pool(dims)
@@ -201,7 +211,9 @@ class ResBlockDown(nn.Module):
 class ResBlockUp(nn.Module):
     """Return to the grid of the level above: repeat voxels inside a residual block."""
 
-    def __init__(self, dims: int, channels: int, embedding_size: int, config: UNetConfig) -> None:
+    def __init__(
+        self, dims: int, channels: int, embedding_size: int, config: BackboneConfig
+    ) -> None:
         super().__init__()
         self.residual = ResBlock(dims, channels, channels, embedding_size, config)
 
@@ -228,7 +240,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, dims: int, in_channels: int, embedding_size: int, config: UNetConfig
+        self, dims: int, in_channels: int, embedding_size: int, config: BackboneConfig
     ) -> None:
         super().__init__()
         self.memory_format = memory_format(dims, config.channels_last)
@@ -277,7 +289,7 @@ class DecoderLevel(nn.Module):
         in_width: int,
         skip_widths: list[int],
         embedding_size: int,
-        config: UNetConfig,
+        config: BackboneConfig,
         level: int,
     ) -> None:
         super().__init__()
@@ -318,6 +330,45 @@ def refuse_other_grid(x: Tensor, spec: NetworkSpec) -> None:
         )
 
 
+class InputSkip(nn.Module):
+    """``output + gain(embedding) * x``, one gain a channel; nothing at init.
+
+    A narrow last convolution cannot pass on white noise in many channels, so a denoiser of stacked
+    slices fails at what should be trivial. This is the way around it.
+
+    Parameters
+    ----------
+    spec : the first ``out_channels`` of the input are the noised item.
+    embedding_size : length of the embedding, for the best gain depends on the noise level.
+    """
+
+    def __init__(self, spec: NetworkSpec, embedding_size: int) -> None:
+        super().__init__()
+        if spec.in_channels < spec.out_channels:
+            raise UsageError(
+                f"input_skip adds the noised item to the output; this network reads "
+                f"{spec.in_channels} channels and writes {spec.out_channels}. Set it to false."
+            )
+        self.gain = zero_init(nn.Linear(embedding_size, spec.out_channels))
+
+    def forward(self, output: Tensor, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, C_out, *S), (B, C_in, *S) and (B, E) -> (B, C_out, *S)."""
+        return output + over_space(self.gain(embedding), x) * x[:, : output.shape[1]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig(BackboneConfig):
+    """Settings of `UNet`: those of its backbone and what lies around it.
+
+    Parameters
+    ----------
+    input_skip : add the noised item to the output, with a learned gain for each channel and noise
+        level; for items with more channels than half of the first width (stacks).
+    """
+
+    input_skip: bool = False
+
+
 @NETWORKS.register("unet", UNetConfig)
 class UNet(nn.Module):
     """U-Net of guided diffusion (ADM): a denoiser with noise level, condition and position."""
@@ -327,7 +378,9 @@ class UNet(nn.Module):
         refuse_cut_patches(spec.shape, config.patch)
         self.spec = spec
         dims, base = len(spec.shape), config.widths[0]
-        self.embedding = NoiseEmbedding(base, spec.condition_size, spec.position_size)
+        self.embedding = NoiseEmbedding(
+            base, spec.condition_size, spec.position_size, config.position
+        )
         self.encoder = Encoder(dims, spec.in_channels, self.embedding.width, config)
         skip_widths, width = list(self.encoder.skip_widths), self.encoder.out_width
         self.levels = nn.ModuleList()
@@ -340,6 +393,7 @@ class UNet(nn.Module):
         self.norm = NormSiLU(base, config.norm_groups)
         self.patch = config.patch
         self.out = zero_init(conv(dims, base, spec.out_channels * config.patch**dims))
+        self.input_skip = InputSkip(spec, self.embedding.width) if config.input_skip else None
 
     def forward(
         self,
@@ -367,12 +421,14 @@ class UNet(nn.Module):
         h, skips = self.encoder(x, embedding)
         for level in self.levels:
             h = level(h, embedding, skips)
-        return depth_to_space(self.norm.then(SAME, self.out.weight, self.out.bias, h), self.patch)
+        h = self.norm.then(SAME, self.out.weight, self.out.bias, h)
+        output = depth_to_space(h, self.patch)
+        return output if self.input_skip is None else self.input_skip(output, x, embedding)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetEncoderConfig(UNetConfig):
-    """Settings of `UNetEncoder`: those of `UNet` and how the grid becomes a vector.
+class UNetEncoderConfig(BackboneConfig):
+    """Settings of `UNetEncoder`: those of its backbone and how the grid becomes a vector.
 
     Parameters
     ----------
@@ -391,7 +447,9 @@ class UNetEncoder(nn.Module):
         refuse_cut_patches(spec.shape, config.patch)
         self.spec = spec
         dims = len(spec.shape)
-        self.embedding = NoiseEmbedding(config.widths[0], spec.condition_size, spec.position_size)
+        self.embedding = NoiseEmbedding(
+            config.widths[0], spec.condition_size, spec.position_size, config.position
+        )
         self.encoder = Encoder(dims, spec.in_channels, self.embedding.width, config)
         width = self.encoder.out_width
         self.norm = NormSiLU(width, config.norm_groups)

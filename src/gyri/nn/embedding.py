@@ -7,6 +7,7 @@ the position as Tancik et al., 2020, arXiv:2006.10739, with fixed octaves.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,25 @@ class FourierFeatures(nn.Module):
         return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+PositionKind = Literal["fourier", "raw"]
+"""How coordinates enter: as `FourierFeatures`, or as the numbers they are."""
+
+
+def embedding_table(size: int, width: int) -> nn.Linear:
+    """Return one vector of N(0, 1) a coordinate; of a one-hot index, an embedding table."""
+    table = nn.Linear(size, width, bias=False)
+    nn.init.normal_(table.weight)
+    return table
+
+
+def position_embedding(size: int, width: int, kind: PositionKind) -> nn.Module:
+    """Return what brings a position (B, `size`) to the width of the embedding."""
+    if kind == "raw":
+        return embedding_table(size, width)
+    features = FourierFeatures(size)
+    return nn.Sequential(features, *mlp(features.out_size, width))
+
+
 class ConditionEmbedding(nn.Module):
     """Condition and position, each through its own MLP, summed.
 
@@ -76,16 +96,22 @@ class ConditionEmbedding(nn.Module):
     condition_size : D, may be 0.
     position_size : P, may be 0.
     width : length of the embedding.
+    position : ``fourier`` features and an MLP, or an `embedding_table` of the ``raw`` numbers.
     """
 
-    def __init__(self, condition_size: int, position_size: int, width: int) -> None:
+    def __init__(
+        self,
+        condition_size: int,
+        position_size: int,
+        width: int,
+        position: PositionKind = "fourier",
+    ) -> None:
         super().__init__()
         self.width = width
         self.of_condition = mlp(condition_size, width) if condition_size else None
-        self.of_position: nn.Sequential | None = None
+        self.of_position: nn.Module | None = None
         if position_size:
-            features = FourierFeatures(position_size)
-            self.of_position = nn.Sequential(features, *mlp(features.out_size, width))
+            self.of_position = position_embedding(position_size, width, position)
 
     def forward(self, condition: Tensor, position: Tensor | None = None) -> Tensor:
         """(B, D) and (B, P) -> (B, width).
@@ -115,14 +141,21 @@ class NoiseEmbedding(nn.Module):
     ----------
     base_width : length of the sinusoidal embedding; the result is four times as long.
     condition_size, position_size : D and P, may be 0.
+    position : see `ConditionEmbedding`.
     """
 
-    def __init__(self, base_width: int, condition_size: int, position_size: int) -> None:
+    def __init__(
+        self,
+        base_width: int,
+        condition_size: int,
+        position_size: int,
+        position: PositionKind = "fourier",
+    ) -> None:
         super().__init__()
         self.base_width = base_width
         self.width = 4 * base_width
         self.of_noise_level = mlp(base_width, self.width)
-        self.others = ConditionEmbedding(condition_size, position_size, self.width)
+        self.others = ConditionEmbedding(condition_size, position_size, self.width, position)
 
     def forward(
         self, noise_level: Tensor, condition: Tensor, position: Tensor | None = None

@@ -84,6 +84,25 @@ def attribution(cohort: PreparedCohort) -> list[str]:
     return lines
 
 
+def privacy_promise(info: Mapping[str, Any]) -> list[str]:
+    """Say what a private run promises and what its promise leaves out, from its ``run.json``.
+
+    Empty for a run that was trained without differential privacy.
+    """
+    given = info.get("differential_privacy")
+    if not given:
+        return []
+    return [
+        f"Trained with differential privacy: epsilon {given['epsilon']:.3g} at delta "
+        f"{given['delta']:.2g} for each {given['unit']} of TRAIN being there or not; the weights, "
+        "their moving averages and all samples together spend no more",
+        f"Noise multiplier {given['noise_multiplier']:.3g}, gradients clipped to "
+        f"{given['max_grad_norm']:g}, sampling rate {given['sample_rate']:.3g}, {given['steps']} "
+        f"steps, {given['accountant'].upper()} accountant",
+        f"Not in the account: {', '.join(given['not_covered'])}",
+    ]
+
+
 def model_card(facts: CardFacts) -> str:
     """Write the card of the model."""
     run, recipe = facts.run, facts.run.recipe
@@ -116,6 +135,7 @@ def model_card(facts: CardFacts) -> str:
                 *attribution(facts.cohort),
             ]
         ),
+        *_promises(facts),
         *_keeps(facts),
         *_common(facts),
         "## Recipe",
@@ -212,6 +232,12 @@ def _privacy(facts: CardFacts) -> Iterator[str]:
             f"({interval(attack.low, attack.high)}; 0.5 is nothing), {attack.tpr:.1%} of TRAIN "
             "found at 1 % false positives."
         )
+
+
+def _promises(facts: CardFacts) -> Iterator[str]:
+    if promise := privacy_promise(facts.run.info):
+        yield "## Differential privacy"
+        yield _bullets(promise)
 
 
 def _keeps(facts: CardFacts) -> Iterator[str]:

@@ -49,10 +49,12 @@ class Release:
     ----------
     folder : holds release.json, release.html, pairs.tsv, the cards and, on a pass, ``share``.
     gate : the verdict.
+    promise : what a run with differential privacy promises, empty for another.
     """
 
     folder: Path
     gate: Gate
+    promise: list[str]
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def release(
     train = cohort.volume_set("TRAIN", trained.recipe.data.sessions)
     found = _find(trained, made, cohort, generated, train, reviews, seed, device, step)
     _write(folder, trained, made, cohort, scores, found, generated, train)
-    return Release(folder, found.gate)
+    return Release(folder, found.gate, cards.privacy_promise(trained.info))
 
 
 def _check(run: Run, samples: SyntheticCohort, cohort: PreparedCohort) -> int | None:
@@ -125,6 +127,11 @@ def _check(run: Run, samples: SyntheticCohort, cohort: PreparedCohort) -> int | 
         raise DataError(
             f"{run.root} is a {', '.join(kinds)}, whose samples are made of training voxels. "
             "Such samples are training data and are not released; choose another method."
+        )
+    if "reconstruction" in samples.facts:
+        raise DataError(
+            f"{samples.root} shows real people as the model rebuilds them, not new ones, and is "
+            "not released. Give a folder that `gyri sample` made."
         )
     step = int(str(samples.facts["checkpoint"]).removeprefix("step-"))
     if checkpoint.digest(run.checkpoint(step)) != samples.facts["checkpoint_sha256"]:
@@ -240,6 +247,7 @@ def _write(
         "controls": [vars(control) for control in found.controls],
         "membership": vars(found.membership) if found.membership else None,
         "checkpoint_keeps": found.directions,
+        "differential_privacy": run.info.get("differential_privacy"),
         "checkpoint_sha256": samples.facts["checkpoint_sha256"],
         "data_hash": cohort.data_hash,
         "split_hash": cohort.split_hash,
@@ -269,6 +277,7 @@ def _write(
         controls=found.controls,
         findings=_rows(found.audit),
         membership=_membership_row(found.membership),
+        promise=cards.privacy_promise(run.info),
         directions=found.directions,
         pairs=_pictures(found.audit.pairs[:NUM_SHOWN], generated, train),
         num_flagged=len(flagged),

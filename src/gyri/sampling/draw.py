@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -32,6 +33,9 @@ class SamplingConfig:
     churn, churn_min, churn_max, churn_noise : see `gyri.sampling.samplers.Churn`.
     spacing : ``karras`` spends steps on fine detail too; ``trailing`` takes evenly spaced steps of
         the training schedule, as published with it. EDM has no schedule and knows ``karras`` alone.
+    shared_noise : share of the first noise's variance, in [0, 1), that all slices of a volume have
+        in common; each slice's noise is as white as before. For the slice view and a sampler that
+        adds no noise.
     sigma_min, sigma_max, rho : ends and curvature of ``karras``, in units of the intensities. Large
         smooth volumes can be made out at more noise than pictures: raise `sigma_max`.
     items_per_call : most items the network sees at once; bounds memory.
@@ -47,6 +51,7 @@ class SamplingConfig:
     churn_min: float = 0.0
     churn_max: float = float("inf")
     churn_noise: float = 1.0
+    shared_noise: float = 0.0
     spacing: Literal["karras", "trailing"] = "karras"
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -61,6 +66,18 @@ class SamplingConfig:
                 f"{self.items_per_call}; both must be at least 1."
             )
         make_sampler(self.sampler, self.eta, self.noise)
+        if not 0 <= self.shared_noise < 1:
+            raise UsageError(
+                f"sampling.shared_noise is {self.shared_noise:g}; it is a share of variance, at "
+                "least 0 and below 1."
+            )
+        if self.shared_noise and (self.sampler == "ancestral" or self.eta or self.churn):
+            raise UsageError(
+                f"sampling.shared_noise is {self.shared_noise:g}, and the sampler "
+                f"({self.sampler}, eta {self.eta:g}, churn {self.churn:g}) adds noise that slices "
+                "do not share, which undoes it. Take dpmpp_2m, ddim with eta 0, or heun or euler "
+                "without churn; or set shared_noise to 0."
+            )
 
     @property
     def noise(self) -> Churn:
@@ -131,6 +148,32 @@ def guided(
     return item_denoiser
 
 
+def first_noise(lift: Lift, shared: float, rng: SampleRng) -> Tensor:
+    """Return the noise (V, C, I, J, K) that sampling starts from.
+
+    Slice k has ``sqrt(shared) z + sqrt(1 - shared) xi_k``, one z a volume: white on every slice, so
+    a model of slices sees what it was trained on, and alike from slice to slice.
+
+    Raises
+    ------
+    UsageError
+        If noise is to be shared and the view's items are not single slices, for these would see
+        noise that is not white.
+    """
+    noise = rng.normal(lift.volume_shape)
+    if shared == 0:
+        return noise
+    if lift.slice_axis is None:
+        raise UsageError(
+            f"sampling.shared_noise is {shared:g}, and this view's items are not single slices: "
+            "they would see noise that is not white and that training never showed. Take the "
+            "slice view, or set shared_noise to 0."
+        )
+    of_one_slice = list(lift.volume_shape)
+    of_one_slice[1 + lift.slice_axis] = 1
+    return math.sqrt(shared) * rng.normal(of_one_slice) + math.sqrt(1 - shared) * noise
+
+
 def draw_volumes(
     item_denoiser: ItemDenoiser,
     lift: Lift,
@@ -151,5 +194,50 @@ def draw_volumes(
     """
     sampler = make_sampler(config.sampler, config.eta, config.noise)
     denoiser = lifted(item_denoiser, lift, condition, config.items_per_call)
-    x_noised = levels[0].sigma * rng.normal(lift.volume_shape)
+    x_noised = levels[0].sigma * first_noise(lift, config.shared_noise, rng)
     return sampler(clipped(denoiser, config.clip), x_noised, levels, rng)
+
+
+def edit_volumes(
+    item_denoiser: ItemDenoiser,
+    lift: Lift,
+    volumes: Tensor,
+    condition: Tensor,
+    levels: Sequence[Level],
+    config: SamplingConfig,
+    rng: SampleRng,
+) -> Tensor:
+    """Noise real volumes to the first of `levels` and draw them from there.
+
+    SDEdit (Meng et al., 2021, arXiv:2108.01073, algorithm 1), lifted to volumes.
+
+    Parameters
+    ----------
+    volumes : (V, C, I, J, K), clean.
+    levels : the last of the sampler's own, see `last_levels`.
+    item_denoiser, lift, condition, config, rng : as for `draw_volumes`.
+    """
+    sampler = make_sampler(config.sampler, config.eta, config.noise)
+    denoiser = lifted(item_denoiser, lift, condition, config.items_per_call)
+    noise = first_noise(lift, config.shared_noise, rng)
+    x_noised = levels[0].alpha * volumes + levels[0].sigma * noise
+    return sampler(clipped(denoiser, config.clip), x_noised, levels, rng)
+
+
+def last_levels(levels: Sequence[Level], strength: float) -> Sequence[Level]:
+    """Return the levels of the last `strength` of the steps: all for 1, the clean one for 0.
+
+    Any strength above 0 leaves a step at least.
+
+    Raises
+    ------
+    UsageError
+        If `strength` lies outside [0, 1].
+    """
+    if not 0 <= strength <= 1:
+        raise UsageError(
+            f"strength is {strength:g}; it is the share of the sampler's steps that are taken, "
+            "from 0 (the volume as it is) to 1 (a new one)."
+        )
+    num_steps = len(levels) - 1
+    return levels[num_steps - math.ceil(strength * num_steps - 1e-9) :]

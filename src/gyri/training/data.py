@@ -120,7 +120,11 @@ class Feed:
 
     def batch(self, positions: Tensor) -> Batch:
         """Return the items at `positions` (B,) int64 of the run's endless stream."""
-        rows = self._rows(positions).to(self.device)
+        return self.take(self._rows(positions), positions)
+
+    def take(self, rows: Tensor, positions: Tensor) -> Batch:
+        """Return items of the volumes `rows` (B,) as they are drawn at `positions` (B,) int64."""
+        rows = rows.to(self.device)
         view_rng = SampleRng(derive_seeds(positions, self.seed, "view"), self.device)
         items = self._items(positions, rows, view_rng)
         return Batch(

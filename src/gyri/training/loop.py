@@ -124,7 +124,7 @@ class Trainer:
             When a loss or gradient is not finite; nothing is updated, the last checkpoint stands.
         """
         if not self._restore():
-            self.method.calibrate(self.feed.calibration_items())
+            self._calibrate()
         started, before = time.monotonic(), self.clock.elapsed_s
         last_saved = started
         timed_from: tuple[float, int] | None = None
@@ -155,6 +155,9 @@ class Trainer:
                 )
         return self.clock
 
+    def _calibrate(self) -> None:
+        self.method.calibrate(self.feed.calibration_items())
+
     def _step(self) -> dict[str, float]:
         """Run every phase that is due, then the moving averages; return the logs."""
         logs: dict[str, float] = {}
@@ -177,11 +180,30 @@ class Trainer:
         for parameter in parameters:
             parameter.grad = None
 
+        progress = self.clock.progress
+        sums, statistics = self._gradients(phase, parameters, progress)
+        settings = self.method.optimisers[phase.optimiser]
+        limit = settings.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self._refuse_non_finite(phase, sums, norm)
+        optimiser = self.optimisers[phase.optimiser]
+        hyper = _hyperparameters(settings, progress)
+        hyper |= self.method.hyperparameters(phase.optimiser, progress)
+        for group in optimiser.param_groups:
+            group.update(hyper)
+        optimiser.step()
+        self.method.after_step(phase.name, distributed.sum_tensors(statistics))
+        logs = {f"{phase.name}/{name}": float(value) for name, value in sums.items()}
+        return logs | {f"{phase.name}/gradient_norm": float(norm), f"{phase.name}/lr": hyper["lr"]}
+
+    def _gradients(
+        self, phase: Phase, parameters: list[torch.nn.Parameter], progress: Progress
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Leave a fresh batch's mean gradients in `parameters`; return logs and statistics."""
         began = time.monotonic()
         first = self.clock.drawn + distributed.rank() * self.per_rank
         batch = self.feed.batch(torch.arange(first, first + self.per_rank))
         self.clock.data_wait_s += time.monotonic() - began
-        progress = self.clock.progress
         # Only dropout reads the global generator; everything else has a stream of its own.
         torch.manual_seed(derive_seed(self.seed, phase.name, self.clock.drawn, distributed.rank()))
         self.clock.drawn += self.config.batch_size
@@ -203,19 +225,7 @@ class Trainer:
                 statistics[name] = statistics[name] + value if name in statistics else value
 
         distributed.average_gradients(parameters)
-        settings = self.method.optimisers[phase.optimiser]
-        limit = settings.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        self._refuse_non_finite(phase, sums, norm)
-        optimiser = self.optimisers[phase.optimiser]
-        hyper = _hyperparameters(settings, progress)
-        hyper |= self.method.hyperparameters(phase.optimiser, progress)
-        for group in optimiser.param_groups:
-            group.update(hyper)
-        optimiser.step()
-        self.method.after_step(phase.name, distributed.sum_tensors(statistics))
-        logs = {f"{phase.name}/{name}": float(value) for name, value in sums.items()}
-        return logs | {f"{phase.name}/gradient_norm": float(norm), f"{phase.name}/lr": hyper["lr"]}
+        return sums, statistics
 
     def _autocast(self) -> Any:
         if self.config.precision == "bf16":

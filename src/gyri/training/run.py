@@ -202,7 +202,7 @@ def _train(
 
     volumes = load_split(cohort, "TRAIN", recipe.data, device)
     view, method = _build(recipe, volumes.shape[1], cohort.grid, schema, len(volumes.stored))
-    if not checkpoint.numbered(out / "checkpoints"):
+    if not checkpoint.numbered(out / "checkpoints") and recipe.training.private is None:
         view.fit(volumes)
     view.to(device)
     method.to(device)
@@ -340,7 +340,7 @@ def _train_by_gradients(
             folder.mkdir(exist_ok=True)
             preview(model, folder / f"step-{step:08d}.png")
 
-    trainer = Trainer(method, feed, run.recipe.training, run.recipe.seed, run.root, show)
+    trainer = _trainer(run, method, feed, show)
     if quiet or distributed.rank() != 0:
         with stop_signals() as asked:
             return trainer.run(stop_asked=asked)
@@ -352,6 +352,20 @@ def _train_by_gradients(
 
         with stop_signals() as asked:
             return trainer.run(on_step, asked)
+
+
+def _trainer(run: Run, method: Method, feed: Feed, show: Callable[[int], None]) -> Trainer:
+    """Return the loop; where it is private, with its account in ``run.json``."""
+    recipe = run.recipe
+    if recipe.training.private is None:
+        return Trainer(method, feed, recipe.training, recipe.seed, run.root, show)
+    from gyri.training.private import PrivateTrainer, refuse_unprivate
+
+    refuse_unprivate(recipe, method, feed)
+    trainer = PrivateTrainer(method, feed, recipe.training, recipe.seed, run.root, show)
+    run.info["differential_privacy"] = trainer.statement()
+    _write_info(run)
+    return trainer
 
 
 def _train_needs(

@@ -86,7 +86,9 @@ def score(
     for split in splits:
         rows = prepared.rows(split, trained.recipe.data.sessions)
         volumes = load_split(prepared, split, trained.recipe.data, where)
-        condition = model.schema.encode([_known(model.schema, row) for _, row in rows.iterrows()])
+        condition = model.schema.encode(
+            [known_conditions(model.schema, row) for _, row in rows.iterrows()]
+        )
         losses = _losses(model, volumes, condition.to(where), seed, draws, split)
         table = {"subject": rows.index, "session": rows["session"].to_numpy(), "split": split}
         tables.append(pd.DataFrame({**table, "loss": losses}))
@@ -97,7 +99,7 @@ def score(
     return scores
 
 
-def _known(schema: ConditionSchema, row: pd.Series) -> dict[str, str | float | None]:
+def known_conditions(schema: ConditionSchema, row: pd.Series) -> dict[str, str | float | None]:
     """Read a row's conditions; a level that TRAIN never held counts as missing."""
     values: dict[str, str | float | None] = {}
     for column in schema.columns:

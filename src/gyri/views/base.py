@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
+
+if TYPE_CHECKING:
+    # Preparation and figures need the planes and never a tensor; torch takes seconds.
+    import torch
+    from torch import Tensor
 
 Plane = Literal["sagittal", "coronal", "axial"]
 PLANE_AXIS: dict[str, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -52,6 +54,7 @@ class View:
     kind : ``exact`` (decode(encode(v)) == v), ``lossy`` (to a stored tolerance) or
         ``generative_only``.
     state : tensors fitted on TRAIN; part of the checkpoint.
+    slice_axis : axis of (I, J, K) whose slices are the items, one each; None for other items.
     """
 
     kind: ClassVar[Literal["exact", "lossy", "generative_only"]] = "exact"
@@ -59,6 +62,7 @@ class View:
     item_shape: tuple[int, ...]
     items_per_volume: int = 1
     position_size: int = 0
+    slice_axis: int | None = None
 
     def __init__(self, config: Any, channels: int, grid: Grid) -> None:
         self.config = config

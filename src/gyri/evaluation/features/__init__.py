@@ -30,12 +30,14 @@ class FeatureSet:
     blind_to : anchors that share these features with real scans by construction, so that beating
         them here proves nothing.
     default : False for a set that is measured only where it is asked for by name.
+    min_people : fewest people of TRAIN that the set can learn from; with fewer it is refused.
     state : arrays fitted on TRAIN; part of the definition's hash.
     """
 
     name: ClassVar[str]
     blind_to: ClassVar[tuple[str, ...]] = ()
     default: ClassVar[bool] = True
+    min_people: ClassVar[int] = 1
 
     @classmethod
     def refusal(cls, grid: Grid) -> str | None:

@@ -55,7 +55,7 @@ class Extractor:
         self, train: VolumeSet, cache: Path | None = None, names: Sequence[str] | None = None
     ) -> None:
         wanted = [n for n in FEATURES if FEATURES[n].component.default] if names is None else names
-        reasons = {n: FEATURES[n].component.refusal(train.grid) for n in wanted}
+        reasons = {n: _refusal(FEATURES[n].component, train) for n in wanted}
         self.refused = {n: reason for n, reason in reasons.items() if reason}
         rows = np.unique(np.linspace(0, len(train) - 1, FIT_VOLUMES).round().astype(int))
         self.cache = cache
@@ -133,6 +133,15 @@ class Extractor:
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, temporary)
         temporary.replace(file)
+
+
+def _refusal(kind: type[FeatureSet], train: VolumeSet) -> str | None:
+    people = len(set(train.ids))
+    if people < kind.min_people:
+        return (
+            f"{people} people in {train.name}; {kind.name} learns from at least {kind.min_people}."
+        )
+    return kind.refusal(train.grid)
 
 
 def _quality(part: Segmented) -> FloatArray:

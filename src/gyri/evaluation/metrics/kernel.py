@@ -120,6 +120,7 @@ class KernelDistance(Metric):
         "kid/morph-v1": ("+blur", "+noise", "+rotation", "+repetition", "+clipping"),
         "kid/radiomics-v1": ("+blur", "+noise", "+bias_field", "+repetition", "+clipping"),
         "kid/spectrum-v1": ("+blur", "+noise", "+bias_field"),
+        "kid/ssl-v1": ("+blur", "+repetition"),
     }
     blind_to = (
         "dropped modes, until few subjects are left: means hardly move; rotation on radiomics-v1, "
