@@ -91,7 +91,7 @@ def test_every_trained_sampler_is_under_the_law():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", list(OVERFIT))
 def test_a_sampler_overfits_two_volumes(name, tmp_path):
     cohort = phantom_cohort(tmp_path, 5, TRAIN=2, VAL=1, HOLD=1, TEST=1)
@@ -110,7 +110,7 @@ def phantoms(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_beats_noise_surrogates_and_the_mean_image(name, phantoms, tmp_path):
     sampled(PHANTOMS[name], phantoms, tmp_path, num=24)
