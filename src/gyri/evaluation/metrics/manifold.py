@@ -128,10 +128,11 @@ class Manifold(Metric):
 
     name = "prdc"
     sees: ClassVar = {
-        "coverage/*": ("-mode_dropping", "-repetition"),
-        "coverage/morph-v1": ("-rotation", "-clipping"),
-        "coverage/radiomics-v1": ("-blur", "-noise", "-bias_field", "-clipping"),
-        "coverage/spectrum-v1": ("-blur", "-noise", "-bias_field"),
+        "coverage/*": ("-mode_dropping",),
+        "coverage/morph-v1": ("-rotation", "-repetition"),
+        "coverage/radiomics-v1": ("-blur", "-noise", "-bias_field", "-repetition", "-clipping"),
+        "coverage/spectrum-v1": ("-blur", "-noise", "-bias_field", "-repetition"),
+        "coverage/sw-v1": ("-repetition",),
         "recall/*": ("-mode_dropping",),
         "recall/radiomics-v1": ("-blur", "-noise", "-bias_field"),
         "precision/radiomics-v1": ("-blur", "-bias_field"),
