@@ -30,7 +30,7 @@ def sqrtm_distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(gap @ gap + np.trace(cov_x) + np.trace(cov_y) - 2 * np.trace(root).real)
 
 
-def timed(function, *arguments, repeats: int = 1) -> tuple[float, float]:
+def timed(function, *arguments, repeats: int = 1):
     """Value and least wall time in seconds."""
     times = []
     for _ in range(repeats):

@@ -11,13 +11,12 @@ Run ``python benchmarks/judge.py``; the last line is JSON.
 
 import argparse
 import json
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from frechet import timed
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -76,16 +75,6 @@ def reference_prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> d
         "density": float(in_real.sum(0).mean() / k),
         "coverage": float((between.min(1) < real_radii).mean()),
     }
-
-
-def timed(function: Callable[..., Any], *arguments: Any, repeats: int = 1) -> tuple[Any, float]:
-    """Value and least wall time in seconds."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        value = function(*arguments)
-        times.append(time.perf_counter() - start)
-    return value, min(times)
 
 
 def draw(rng: np.random.Generator, n: int, d: int, scale: float) -> np.ndarray:

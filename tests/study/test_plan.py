@@ -12,7 +12,7 @@ from gyri.registry import METHODS
 from gyri.sampling.draw import SamplingConfig, draw_volumes
 from gyri.sampling.samplers import make_sampler
 from gyri.sampling.schedules import karras_levels
-from gyri.study.plan import load_study, sampler_calls, trials
+from gyri.study.plan import load_study, trials
 
 PCA = {
     "name": "pca",
@@ -153,11 +153,11 @@ def test_counted_calls_are_those_that_the_sampler_makes(name):
         config,
         SampleRng(torch.tensor([1])),
     )
-    assert len(asked) == sampler_calls(config)
+    assert len(asked) == config.network_calls
 
 
 def test_guidance_asks_the_network_twice():
-    assert sampler_calls(SamplingConfig(num_steps=5, guidance_scale=2.0)) == 10
+    assert SamplingConfig(num_steps=5, guidance_scale=2.0).network_calls == 10
 
 
 def test_a_row_that_is_not_there_is_named_with_the_nearest(tmp_path):

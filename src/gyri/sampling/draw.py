@@ -80,6 +80,15 @@ class SamplingConfig:
             )
 
     @property
+    def network_calls(self) -> int:
+        """Calls of the network for a sample; guidance asks twice each time.
+
+        Heun's sampler calls twice a step, and once at the last.
+        """
+        calls = 2 * self.num_steps - 1 if self.sampler == "heun" else self.num_steps
+        return calls if self.guidance_scale in (0.0, 1.0) else 2 * calls
+
+    @property
     def noise(self) -> Churn:
         """Settings of the churn as one."""
         return Churn(

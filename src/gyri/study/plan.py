@@ -20,8 +20,6 @@ from gyri.training.run import Run
 from gyri.types import capabilities
 
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_."
-CALLS_PER_STEP = {"heun": 2}
-"""Samplers that ask the denoiser more than once a step, the last step, to clean, apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,13 +289,6 @@ def _sampling(recipe: Recipe) -> SamplingConfig | None:
     return config if isinstance(config, SamplingConfig) else None
 
 
-def sampler_calls(config: SamplingConfig) -> int:
-    """Count the calls of the denoiser that a sample takes; guidance asks twice each time."""
-    times = CALLS_PER_STEP.get(config.sampler, 1)
-    calls = config.num_steps * times - (times - 1)
-    return calls if config.guidance_scale in (0.0, 1.0) else 2 * calls
-
-
 def network_calls(recipe: Recipe) -> int:
     """Count the calls of the network that a sample of `recipe` takes: 1 without iterations.
 
@@ -306,7 +297,7 @@ def network_calls(recipe: Recipe) -> int:
     config = _sampling(recipe)
     if config is None:
         return 1 if recipe.networks else 0
-    return sampler_calls(config)
+    return config.network_calls
 
 
 def _calls(row: Row, recipe: Recipe, protocol: Protocol) -> int:
@@ -316,7 +307,7 @@ def _calls(row: Row, recipe: Recipe, protocol: Protocol) -> int:
     if config is None or row.faithful:
         return calls
     right = max(
-        (n for n in range(1, limit + 1) if sampler_calls(replace(config, num_steps=n)) <= limit),
+        (n for n in range(1, limit + 1) if replace(config, num_steps=n).network_calls <= limit),
         default=1,
     )
     if config.num_steps != right:

@@ -106,6 +106,37 @@ def estimate(
     return value, low, high, permutation_p_value(kernel, n, PERMUTATIONS, rng)
 
 
+def kernel_score(
+    kernel: FloatArray,
+    generated: Evidence,
+    study: Study,
+    *,
+    metric: str,
+    features: str,
+    definition: str,
+    label: str,
+    note: str,
+) -> Score:
+    """Return a kernel distance, from the kernel of HOLD's rows and then those of `generated`."""
+    value, low, high, p_value = estimate(kernel, generated, study, metric, features)
+    n_real, n_generated = len(study.hold.features[features]), len(generated.features[features])
+    return Score(
+        key=f"{metric}/{features}",
+        name=f"{metric}[{features},zscore-train,{definition},n={n_real}/{n_generated}]",
+        metric=metric,
+        features=features,
+        label=f"{label}, {features}",
+        value=value,
+        low=low,
+        high=high,
+        n_real=n_real,
+        n_generated=n_generated,
+        target=0.0,
+        note=note,
+        p_value=p_value,
+    )
+
+
 @METRICS.register("kid")
 class KernelDistance(Metric):
     """Kernel distance (cubic, unbiased) on z-scored features, with a permutation p-value.
@@ -136,20 +167,13 @@ class KernelDistance(Metric):
         if not x.shape[1]:
             raise Refusal(f"{features}: every feature is constant on TRAIN, nothing to compare.")
         pooled = np.concatenate([x, y])
-        kernel = cubic_kernel(pooled, pooled)
-        value, low, high, p_value = estimate(kernel, generated, study, "kid", features)
-        return Score(
-            key=f"kid/{features}",
-            name=f"kid[{features},zscore-train,cubic,n={len(x)}/{len(y)}]",
+        return kernel_score(
+            cubic_kernel(pooled, pooled),
+            generated,
+            study,
             metric="kid",
             features=features,
-            label=f"kernel distance, {features}",
-            value=value,
-            low=low,
-            high=high,
-            n_real=len(x),
-            n_generated=len(y),
-            target=0.0,
+            definition="cubic",
+            label="kernel distance",
             note="unbiased; negative values are legal",
-            p_value=p_value,
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from gyri.evaluation.distances import squared_distances
 from gyri.evaluation.metrics import Evidence, FloatArray, Metric, Refusal, Score, Study
-from gyri.evaluation.metrics.kernel import estimate, plain_distance
+from gyri.evaluation.metrics.kernel import kernel_score, plain_distance
 from gyri.registry import METRICS
 
 
@@ -83,20 +83,13 @@ class RbfDistance(Metric):
             f"rbf/{features}", lambda: median_width(x, study.train.features[features])
         )
         pooled = np.concatenate([x, y])
-        kernel = rbf_kernel(squared_distances(pooled, pooled), width)
-        value, low, high, p_value = estimate(kernel, generated, study, "rbf", features)
-        return Score(
-            key=f"rbf/{features}",
-            name=f"rbf[{features},zscore-train,sigma2=median-hold-train,n={len(x)}/{len(y)}]",
+        return kernel_score(
+            rbf_kernel(squared_distances(pooled, pooled), width),
+            generated,
+            study,
             metric="rbf",
             features=features,
-            label=f"Gaussian kernel distance, {features}",
-            value=value,
-            low=low,
-            high=high,
-            n_real=len(x),
-            n_generated=len(y),
-            target=0.0,
+            definition="sigma2=median-hold-train",
+            label="Gaussian kernel distance",
             note=f"sigma^2 = {width:.4g}; unbiased, negative values are legal",
-            p_value=p_value,
         )
