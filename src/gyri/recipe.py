@@ -194,6 +194,8 @@ class TrainingConfig:
     ----------
     steps : updates; or
     budget_s : seconds, turned once after 20 warm-up steps into a number of steps. One of the two.
+    budget_clock : what `budget_s` counts: ``wall`` time, or the ``processor`` time of all threads,
+        which other work on a shared machine does not take away. For training on a CPU.
     batch_size : items an update, over all processes.
     micro_batch : items a forward pass, 0 for all of a process's share at once.
     precision : ``bf16`` runs the networks under autocast.
@@ -207,6 +209,7 @@ class TrainingConfig:
 
     steps: int | None = None
     budget_s: float | None = None
+    budget_clock: Literal["wall", "processor"] = "wall"
     batch_size: int = 32
     micro_batch: int = 0
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
 from torch import nn
 
-from gyri.errors import DataError, GyriError
+from gyri.errors import DataError, GyriError, ResumableStop
 from gyri.recipe import TrainingConfig
 from gyri.training import log
 from gyri.training.data import Feed, ResidentVolumes
@@ -114,6 +115,22 @@ def test_a_budget_becomes_a_horizon_once_and_is_saved(tmp_path):
     assert clock.elapsed_s < 10
     again = trainer(tmp_path, Counting(), steps=None, budget_s=1.0)
     assert again.run().step == clock.step
+
+
+def test_a_budget_of_processor_time_leaves_out_waiting(tmp_path):
+    class Waiting(Counting):
+        def loss(self, *args):
+            time.sleep(0.01)
+            return super().loss(*args)
+
+    def horizon(budget_clock):
+        (folder := tmp_path / budget_clock).mkdir()
+        running = trainer(folder, Waiting(), steps=None, budget_s=1.0, budget_clock=budget_clock)
+        with pytest.raises(ResumableStop):
+            running.run(stop_asked=lambda: running.clock.horizon > 0)
+        return running.clock.horizon
+
+    assert horizon("processor") > 1.5 * horizon("wall")
 
 
 def test_log_rows_are_cut_back_to_the_checkpoint(tmp_path):

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from gyri.registry import METHODS
+from gyri.sampling.latent import ZPer, decode_latents, draw_latents
 from gyri.sampling.preconditioning import over_items
 from gyri.types import (
     Batch,
@@ -58,7 +59,7 @@ class R3GANConfig:
     """
 
     latent_size: int = 64
-    z_per: Literal["volume", "item"] = "volume"
+    z_per: ZPer = "volume"
     gamma: float | None = None
     gamma_end: float = 0.1
     lr: tuple[float, float] = (2e-4, 5e-5)
@@ -227,22 +228,7 @@ class R3GAN(Method):
         condition : (V, D).
         rng : one stream a volume; draws its z or those of its items.
         """
-        volumes, count = len(condition), self.spec.items_per_volume
-        if self.config.z_per == "volume":
-            z = rng.normal((self.config.latent_size,)).repeat_interleave(count, dim=0)
-        else:
-            z = rng.normal((count, self.config.latent_size)).flatten(0, 1)
-        of_item = condition.repeat_interleave(count, dim=0)
-        position = lift.encode(z.new_zeros(1, *lift.volume_shape)).position
-        if position is not None:
-            position = position.repeat(volumes, 1)
-        size = self.config.items_per_call
-        items = [
-            self.networks["generator"](
-                z[at : at + size],
-                of_item[at : at + size],
-                None if position is None else position[at : at + size],
-            ).float()
-            for at in range(0, len(z), size)
-        ]
-        return lift.decode(torch.cat(items))
+        config = self.config
+        z = draw_latents(rng, config.latent_size, self.spec.items_per_volume, config.z_per)
+        generator = self.networks["generator"]
+        return decode_latents(generator, z, lift, condition, config.items_per_call)

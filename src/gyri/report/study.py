@@ -144,6 +144,8 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     protocol, data = results["protocol"], results["data"]
     budget = protocol.get("budget_s")
     training = duration(budget) if budget else plural(protocol["steps"], "step")
+    if budget and protocol.get("budget_clock") == "processor":
+        training += " of processor time"
     judge = protocol["judge"]
     facts = [
         (

@@ -61,6 +61,7 @@ class Protocol:
     ----------
     budget_s, steps : training of every row that is trained by gradients; one of the two. What a
         recipe `needs` is trained besides; its cost is counted.
+    budget_clock : what `budget_s` counts; see `gyri.recipe.TrainingConfig`.
     num : samples a row.
     mix : split whose mix of conditions the samples are made for.
     network_calls : calls of the denoiser a sample, for all rows with an iterative sampler that are
@@ -72,6 +73,7 @@ class Protocol:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     budget_s: float | None = None
+    budget_clock: Literal["wall", "processor"] = "wall"
     steps: int | None = None
     num: int = 128
     mix: Literal["TRAIN", "VAL", "HOLD", "TEST"] = "HOLD"
@@ -275,7 +277,10 @@ def _budgeted(recipe: Recipe, row: Row, protocol: Protocol) -> Recipe:
     budget_s, steps = row.budget_s, row.steps
     if budget_s is None and steps is None:
         budget_s, steps = protocol.budget_s, protocol.steps
-    return replace(recipe, training=replace(recipe.training, budget_s=budget_s, steps=steps))
+    training = replace(
+        recipe.training, budget_s=budget_s, budget_clock=protocol.budget_clock, steps=steps
+    )
+    return replace(recipe, training=training)
 
 
 def is_fitted(recipe: Recipe) -> bool:

@@ -47,6 +47,8 @@ class Clock:
     """Items drawn over all phases: the position in the feed's stream."""
     images_seen: int = 0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    """Processor time of all threads."""
     data_wait_s: float = 0.0
 
     @property
@@ -126,14 +128,16 @@ class Trainer:
         if not self._restore():
             self._calibrate()
         started, before = time.monotonic(), self.clock.elapsed_s
+        cpu_started, cpu_before = time.process_time(), self.clock.cpu_s
         last_saved = started
         timed_from: tuple[float, int] | None = None
         while not self.clock.horizon or self.clock.step < self.clock.horizon:
             logs = self._step()
             now = time.monotonic()
             self.clock.elapsed_s = before + now - started
+            self.clock.cpu_s = cpu_before + time.process_time() - cpu_started
             if not self.clock.horizon:
-                timed_from = self._measure_step_time(now, timed_from)
+                timed_from = self._measure_step_time(timed_from)
             if self.clock.step % self.config.log_every == 0 or self._at_end():
                 self._write_log(logs)
             on_step(self.clock, logs)
@@ -245,17 +249,17 @@ class Trainer:
                 "learning rate or set clip_norm, and run again."
             )
 
-    def _measure_step_time(
-        self, now: float, timed_from: tuple[float, int] | None
-    ) -> tuple[float, int] | None:
+    def _measure_step_time(self, timed_from: tuple[float, int] | None) -> tuple[float, int] | None:
         """Turn a budget in seconds, once, into a horizon in steps."""
         step = self.clock.step
+        by_cpu = self.config.budget_clock == "processor"
+        spent_s = self.clock.cpu_s if by_cpu else self.clock.elapsed_s
         if timed_from is None:
             # A run that was interrupted inside its warm-up starts measuring anew.
-            return (now, step) if step >= UNTIMED_STEPS else None
+            return (spent_s, step) if step >= UNTIMED_STEPS else None
         if step >= WARMUP_STEPS and step > timed_from[1]:
-            step_s = (now - timed_from[0]) / (step - timed_from[1])
-            left_s = (self.config.budget_s or 0.0) - self.clock.elapsed_s
+            step_s = (spent_s - timed_from[0]) / (step - timed_from[1])
+            left_s = (self.config.budget_s or 0.0) - spent_s
             horizon = step + max(int(left_s / step_s), 1)
             self.clock.horizon = int(distributed.from_rank_zero(horizon, self.feed.device))
         return timed_from

@@ -223,7 +223,7 @@ def _train(
     elapsed_s = clock.elapsed_s or time.monotonic() - began
     run.info["cost"] = {
         "training_s": elapsed_s,
-        "cpu_s": time.process_time() - cpu_began,
+        "cpu_s": clock.cpu_s or time.process_time() - cpu_began,
         "steps": clock.step,
         "images_seen": clock.images_seen,
         "data_wait_share": clock.data_wait_s / max(elapsed_s, 1e-9),
@@ -272,10 +272,11 @@ def _start(
                     f"{out} was trained on other data ({key} {old.info[key][:12]}, now "
                     f"{str(info[key])[:12]}). Train into another folder."
                 )
-        return old
-    if distributed.rank() == 0:
+        run = old
+    elif distributed.rank() == 0:
         (out / "recipe.yaml").write_text(recipe.to_yaml())
         _write_info(run)
+    # Also on the first path: a slow process may find here what the first one has just written.
     distributed.barrier()
     return run
 
