@@ -27,7 +27,7 @@ from gyri.errors import DataError, UsageError
 from gyri.prepare.pipeline import prepare
 from gyri.prepare.plan import Choices
 from gyri.recipe import Recipe
-from gyri.registry import SOURCES
+from gyri.registry import METHODS, SOURCES
 from gyri.report.release import release
 from gyri.runtime.device import machine, pick_device
 from gyri.runtime.progress import progress_bar
@@ -37,12 +37,14 @@ from gyri.training import log
 from gyri.training import run as runs
 from gyri.training.run import Model, Run
 from gyri.training.scoring import score
+from gyri.types import Sampler, capabilities
 
 if TYPE_CHECKING:
     from gyri.evaluation.scores import Scores
     from gyri.evaluation.selftest import SelfTest
     from gyri.evaluation.utility.arms import Balance
     from gyri.reconstruction import Reconstructions
+    from gyri.translation import Translations
 
 __all__ = [
     "cohort_page",
@@ -57,6 +59,7 @@ __all__ = [
     "score",
     "self_test",
     "train",
+    "translate",
     "utility",
     "utility_fraction",
 ]
@@ -134,9 +137,14 @@ def train(
 
 
 def _preview(model: Model, path: Path) -> None:
-    """Draw four samples with the averaged weights, always of the same seeds and conditions."""
+    """Draw four samples with the averaged weights, always of the same seeds and conditions.
+
+    Methods that make no samples, such as translators and classifiers, have no preview.
+    """
     from gyri.report.figures import preview
 
+    if not isinstance(model.method, Sampler):
+        return
     rows = [model.schema.assign({})] * 4
     seeds = torch.tensor([derive_seed("preview", k) for k in range(4)])
     volumes = ((draw(model, rows, seeds) + 1) / 2).clamp(0, 1).numpy()
@@ -328,7 +336,7 @@ def reconstruct(
     """Let a run rebuild real scans and compare each with its original.
 
     Where the cohort shows brains without heads, ``OUT/paired.png`` pictures the subject whose PSNR
-    is the median.
+    is the median, and ``OUT/latent.png`` walks through the code of an autoencoder.
 
     Parameters
     ----------
@@ -343,7 +351,46 @@ def reconstruct(
         name, original, arms = made.typical()
         figure = reconstruction_figure(original, arms, made.cohort.grid.spacing_mm, f"sub-{name}")
         (made.root / "paired.png").write_bytes(png(figure))
+        if "Autoencoder" in capabilities(METHODS[Run.read(run).recipe.method.name].component):
+            _picture_code(Path(run), Path(cohort), made.root, options)
     return made
+
+
+def _picture_code(run: Path, cohort: Path, out: Path, options: dict[str, Any]) -> None:
+    """Draw walks through the code of a run's autoencoder into ``OUT/latent.png``."""
+    from gyri.latent_walk import latent_walks
+    from gyri.report.figures import png
+    from gyri.report.reconstruction import walk_figure
+
+    given = {key: options[key] for key in ("split", "step", "device") if key in options}
+    walks = latent_walks(run, cohort, **given)
+    figure = walk_figure(walks, Run.read(run).grid.spacing_mm, "Walks through the code")
+    (out / "latent.png").write_bytes(png(figure))
+
+
+def translate(
+    run: Path | str, cohort: Path | str, out: Path | str, to: str, **options: Any
+) -> Translations:
+    """Translate real scans to a level of a condition, ``"scanner=B"``, and measure what it did.
+
+    Where the cohort shows brains without heads, ``OUT/evaluation/translated.png`` pictures the
+    subject whose change is the median.
+
+    Parameters
+    ----------
+    run, cohort, out, to, options : see `gyri.translation.translate`.
+    """
+    from gyri import translation
+    from gyri.report.figures import png
+    from gyri.report.reconstruction import reconstruction_figure
+
+    done = translation.translate(run, cohort, out, to, **options)
+    if done.cohort.skull_stripped:
+        name, original, after = done.typical()
+        spacing_mm = done.cohort.grid.spacing_mm
+        figure = reconstruction_figure(original, {f"as {to}": after}, spacing_mm, f"sub-{name}")
+        (done.made.root / translation.FOLDER / "translated.png").write_bytes(png(figure))
+    return done
 
 
 def quality_page(

@@ -201,6 +201,8 @@ class TrainingConfig:
     precision : ``bf16`` runs the networks under autocast.
     compile : compile the networks with torch.compile.
     log_every, preview_every : in steps; 0 for no previews.
+    validate_every : in steps, and at the end: the loss of VAL's subjects under the averaged
+        weights goes into the log; 0 for never. See `gyri.training.validation`.
     snapshots : numbered checkpoints kept, evenly spaced over the run, the last at its end.
     save_every_s : seconds between checkpoints that are only there for resuming.
     private : bound what the weights say of any one subject; `batch_size` is then the expected
@@ -216,6 +218,7 @@ class TrainingConfig:
     compile: bool = False
     log_every: int = 20
     preview_every: int = 0
+    validate_every: int = 0
     snapshots: int = 4
     save_every_s: float = 120.0
     private: PrivateConfig | None = None
@@ -226,6 +229,11 @@ class TrainingConfig:
         for name in ("batch_size", "log_every", "snapshots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} is {getattr(self, name)}, it must be at least 1")
+        if self.validate_every < 0:
+            raise ValueError(
+                f"training.validate_every is {self.validate_every}; give a number of steps, or 0 "
+                "for no validation"
+            )
         if self.private is not None and (self.steps is None or self.micro_batch):
             raise ValueError(
                 "training.private needs training.steps, not budget_s, for the number of steps is "

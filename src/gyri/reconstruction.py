@@ -16,12 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gyri import __version__
-from gyri.cohort import bids
 from gyri.cohort.files import write_json, write_tsv
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
-from gyri.errors import DataError, GyriError, UsageError
+from gyri.errors import DataError, UsageError
 from gyri.evaluation.metrics.unpaired import DATA_RANGE
 from gyri.evaluation.paired import PairedScore, compare_arms, summarise
 from gyri.recipe import load_recipe
@@ -29,18 +27,16 @@ from gyri.registry import METHODS
 from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.seeding import derive_seed, numpy_rng
-from gyri.runtime.streams import SampleRng, derive_seeds
-from gyri.synthesis import column_types, stored_values
-from gyri.training import checkpoint
+from gyri.runtime.streams import SampleRng
+from gyri.scans import by_items, refuse_strangers, warn_of_people
+from gyri.synthesis import column_types, run_facts, write_missing
 from gyri.training.data import load_split
-from gyri.training.labels import to_outside
 from gyri.training.run import Model, Run
-from gyri.training.scoring import NO_ROW, known_conditions
-from gyri.types import Batch, Editor, Items, Reconstructor, capabilities
+from gyri.training.scoring import known_conditions
+from gyri.types import Editor, Reconstructor, capabilities
 
 STRENGTHS = (0.3, 0.6)
 """Shares of a sampler's steps that are taken where none are named."""
-ITEMS_PER_CALL = 16
 MEAN_IMAGE, OTHER, TRAIN_PERSON = "TRAIN mean image", "another person", "a TRAIN person"
 ANCHORS = (MEAN_IMAGE, OTHER, TRAIN_PERSON)
 
@@ -121,23 +117,15 @@ def reconstruct(
     trained = Run.read(run)
     prepared = PreparedCohort.read(Path(cohort))
     ways = _ways(trained, strengths)
-    _refuse_strangers(trained, prepared)
+    refuse_strangers(trained, prepared)
     recipe = load_recipe(trained.root, [f"method.{override}" for override in overrides])
     model = trained.load(pick_device(device), step, recipe)
     root = Path(out)
     facts = {
-        "gyri": __version__,
-        "recipe_name": recipe.name,
-        "recipe": recipe.to_mapping(),
-        "run": str(trained.root.resolve()),
-        "checkpoint": trained.checkpoint(step).name,
-        "checkpoint_sha256": checkpoint.digest(trained.checkpoint(step)),
+        **run_facts(trained, recipe, step),
         "data_hash": prepared.data_hash,
         "split_hash": prepared.split_hash,
         "seed": seed,
-        "grid": trained.info["grid"],
-        "channels": trained.info["channels"],
-        "intensity_range": trained.info["intensity_range"],
         "skull_stripped": prepared.skull_stripped,
         "desc": "reconstructed",
     }
@@ -174,21 +162,6 @@ def _ways(run: Run, strengths: Sequence[float] | None) -> dict[str, float | None
     return {f"strength-{strength:g}": float(strength) for strength in chosen}
 
 
-def _refuse_strangers(run: Run, cohort: PreparedCohort) -> None:
-    ours, theirs = run.grid, cohort.grid
-    if ours.shape != theirs.shape or not np.allclose(ours.affine, theirs.affine, atol=1e-3):
-        raise UsageError(
-            f"{cohort.root} lies on a grid of {theirs.shape} voxels of {theirs.spacing_mm[0]:g} "
-            f"mm, and {run.root} was trained on {ours.shape} of {ours.spacing_mm[0]:g} mm. Prepare "
-            "the scans as those that the run was trained on."
-        )
-    if run.info["data_hash"] == cohort.data_hash and run.info["split_hash"] != cohort.split_hash:
-        raise UsageError(
-            f"{cohort.root} deals its subjects differently from the cohort that {run.root} was "
-            "trained on: its HOLD may hold training subjects. Give the original."
-        )
-
-
 def _write_arm(
     model: Model,
     run: Run,
@@ -207,45 +180,27 @@ def _write_arm(
     names = [str(name) for name in table.index]
     listing = pd.DataFrame(rows, index=names, columns=list(model.schema.names), dtype=object)
     made = SyntheticCohort.create(folder, facts, listing, column_types(model.schema))
-    _write_warning(made, cohort)
-    todo = [k for k, name in enumerate(names) if not made.is_written(name)]
-    with progress_bar(f"reconstruct {folder.name}", len(names)) as advance:
-        advance(completed=len(names) - len(todo))
-        for start in range(0, len(todo), batch):
-            chosen = todo[start : start + batch]
-            seeds = [derive_seed(facts["seed"], "reconstruct", names[k]) for k in chosen]
-            rebuilt = rebuild(
-                model, volumes[chosen], condition[chosen], about["strength"], torch.tensor(seeds)
-            )
-            for k, own_seed, volume in zip(chosen, seeds, rebuilt):
-                if not bool(torch.isfinite(volume).all()):
-                    raise GyriError(
-                        f"The reconstruction of {names[k]} is not finite. Try another checkpoint "
-                        "with `--step`."
-                    )
-                sidecar = {
-                    "Sources": [f"bids::sub-{names[k]}"],
-                    "ReconstructionOf": f"sub-{names[k]}",
-                    "Session": str(table["session"].iloc[k]),
-                    "Strength": about["strength"],
-                    "Seed": own_seed,
-                    "Conditions": rows[k],
-                    "Model": facts["checkpoint_sha256"],
-                }
-                parts = to_outside(volume, run.channels, axis=0)
-                made.write(names[k], stored_values(parts, run.channels), sidecar)
-                advance()
+    warn_of_people(made, cohort, "Reconstructed", "what a model makes of")
+
+    def make(chosen: list[int]) -> tuple[Tensor, list[dict[str, Any]]]:
+        seeds = [derive_seed(facts["seed"], "reconstruct", names[k]) for k in chosen]
+        rebuilt = rebuild(
+            model, volumes[chosen], condition[chosen], about["strength"], torch.tensor(seeds)
+        )
+        return rebuilt, [
+            {
+                "Sources": [f"bids::sub-{names[k]}"],
+                "ReconstructionOf": f"sub-{names[k]}",
+                "Session": str(table["session"].iloc[k]),
+                "Strength": about["strength"],
+                "Seed": own_seed,
+                "Conditions": rows[k],
+            }
+            for k, own_seed in zip(chosen, seeds)
+        ]
+
+    write_missing(made, names, make, batch, f"reconstruct {folder.name}")
     return made
-
-
-def _write_warning(made: SyntheticCohort, cohort: PreparedCohort) -> None:
-    bids.write_readme(
-        made.root,
-        "Reconstructed brain MRI",
-        f"Every volume in this folder is what a model makes of the scan of a real person of "
-        f"{cohort.name}, under that person's label. It is personal data like the scan itself and "
-        "no synthetic cohort to be shared.",
-    )
 
 
 @torch.no_grad()
@@ -271,24 +226,7 @@ def rebuild(
         rng = SampleRng(seeds, model.device)
         return model.method.edit(model.view, volumes, condition, strength, rng).float().cpu()
     assert isinstance(model.method, Reconstructor)
-    items = model.view.encode(volumes)
-    of_item = condition.repeat_interleave(len(items.x) // len(volumes), dim=0)
-    parts = []
-    for start in range(0, len(items.x), ITEMS_PER_CALL):
-        rows = slice(start, start + ITEMS_PER_CALL)
-        x = items.x[rows]
-        parts.append(
-            model.method.reconstruct(
-                Batch(
-                    x=x,
-                    condition=of_item[rows],
-                    position=None if items.position is None else items.position[rows],
-                    subject=torch.full((len(x),), NO_ROW, device=model.device),
-                    seed=derive_seeds(torch.arange(start, start + len(x)), "reconstruct"),
-                )
-            )
-        )
-    return model.view.decode(Items(torch.cat(parts), items.position).x).float().cpu()
+    return by_items(model, volumes, condition, model.method.reconstruct)
 
 
 def _judge(

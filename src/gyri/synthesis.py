@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from gyri.cohort.synthetic import SWEEP_BASE, SyntheticCohort
 from gyri.cohort.table import ColumnType, as_number
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, GyriError, UsageError, nearest
-from gyri.recipe import load_recipe
+from gyri.recipe import Recipe, load_recipe
 from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.seeding import derive_seed, numpy_rng
@@ -132,19 +132,11 @@ def sample(
         rows = [{**row, column: value} for row in rows for value in values]
     names = [f"syn{k + 1:04d}" for k in range(len(rows))]
     facts = {
-        "gyri": __version__,
-        "recipe_name": recipe.name,
-        "recipe": recipe.to_mapping(),
-        "run": str(trained.root.resolve()),
-        "checkpoint": trained.checkpoint(step).name,
-        "checkpoint_sha256": checkpoint.digest(trained.checkpoint(step)),
+        **run_facts(trained, recipe, step),
         "data_hash": trained.info["data_hash"],
         "split_hash": trained.info["split_hash"],
         "seed": seed,
         "num": len(rows),
-        "grid": trained.info["grid"],
-        "channels": trained.info["channels"],
-        "intensity_range": trained.info["intensity_range"],
         "skull_stripped": trained.info["skull_stripped"],
         "conditions": [list(row.values()) for row in rows],
         **swept,
@@ -158,31 +150,80 @@ def sample(
         )
     folder = Path(out) if out is not None else trained.root / "samples"
     cohort = SyntheticCohort.create(folder, facts, table, columns)
-    todo = [k for k, name in enumerate(names) if not cohort.is_written(name)]
-    with progress_bar("sample", len(names)) as advance:
+
+    def make(chosen: list[int]) -> tuple[Tensor, list[dict[str, Any]]]:
+        seeds = torch.tensor([derive_seed(seed, "sample", bases[k]) for k in chosen])
+        began = time.monotonic()
+        volumes = draw(model, [rows[k] for k in chosen], seeds)
+        seconds = round((time.monotonic() - began) / len(chosen), 3)
+        return volumes, [
+            {"Seed": own, "Conditions": rows[k], "SamplingSeconds": seconds}
+            for k, own in zip(chosen, seeds.tolist())
+        ]
+
+    write_missing(cohort, names, make, batch, "sample")
+    return cohort, trained.schema.warnings(rows)
+
+
+def run_facts(run: Run, recipe: Recipe, step: int | None) -> dict[str, Any]:
+    """Say of which run and checkpoint volumes are, and what they look like.
+
+    Parameters
+    ----------
+    recipe : the run's, perhaps with other sampling settings.
+    """
+    return {
+        "gyri": __version__,
+        "recipe_name": recipe.name,
+        "recipe": recipe.to_mapping(),
+        "run": str(run.root.resolve()),
+        "checkpoint": run.checkpoint(step).name,
+        "checkpoint_sha256": checkpoint.digest(run.checkpoint(step)),
+        "grid": run.info["grid"],
+        "channels": run.info["channels"],
+        "intensity_range": run.info["intensity_range"],
+    }
+
+
+def write_missing(
+    made: SyntheticCohort,
+    names: Sequence[str],
+    make: Callable[[list[int]], tuple[Tensor, list[dict[str, Any]]]],
+    batch: int,
+    verb: str,
+) -> None:
+    """Make and write the volumes that a data set does not have yet.
+
+    Parameters
+    ----------
+    names : of all volumes.
+    make : rows of `names` -> their volumes (V, C, I, J, K) in [-1, 1] on the CPU, and what their
+        sidecars say besides the model.
+    batch : volumes at once.
+    verb : what is done, for the progress bar.
+
+    Raises
+    ------
+    GyriError
+        When a volume is not finite; those before it stay.
+    """
+    channels = made.channels
+    todo = [k for k, name in enumerate(names) if not made.is_written(name)]
+    with progress_bar(verb, len(names)) as advance:
         advance(completed=len(names) - len(todo))
         for start in range(0, len(todo), batch):
             chosen = todo[start : start + batch]
-            seeds = torch.tensor([derive_seed(seed, "sample", bases[k]) for k in chosen])
-            began = time.monotonic()
-            volumes = draw(model, [rows[k] for k in chosen], seeds)
-            seconds = (time.monotonic() - began) / len(chosen)
-            for k, own_seed, volume in zip(chosen, seeds.tolist(), volumes):
+            for k, volume, about in zip(chosen, *make(chosen), strict=True):
                 if not bool(torch.isfinite(volume).all()):
                     raise GyriError(
-                        f"Sample {names[k]} is not finite. Its seed is {own_seed}; try another "
-                        "checkpoint with `--step`, or fewer guidance."
+                        f"{verb} {names[k]}: what the model makes is not finite (seed "
+                        f"{about.get('Seed', 'none')}). Try another checkpoint with `--step`, or "
+                        "less guidance."
                     )
-                about = {
-                    "Seed": own_seed,
-                    "Conditions": rows[k],
-                    "Model": facts["checkpoint_sha256"],
-                    "SamplingSeconds": round(seconds, 3),
-                }
-                parts = to_outside(volume, trained.channels, axis=0)
-                cohort.write(names[k], stored_values(parts, trained.channels), about)
+                parts = to_outside(volume, channels, axis=0)
+                about = {**about, "Model": made.facts["checkpoint_sha256"]}
+                made.write(names[k], stored_values(parts, channels), about)
                 advance()
-    return cohort, trained.schema.warnings(rows)
 
 
 def sweep_values(schema: ConditionSchema, sweep: str) -> tuple[str, list[str | float]]:

@@ -397,6 +397,19 @@ class Reconstructor(Protocol):
 
 
 @runtime_checkable
+class Autoencoder(Protocol):
+    """Gives each item a code and makes items of codes."""
+
+    def codes(self, batch: Batch) -> Tensor:
+        """Return the code (B, L) of each item, without noise."""
+        ...
+
+    def decode(self, z: Tensor, condition: Tensor, position: Tensor | None) -> Tensor:
+        """Return the items (B, C, *S) of codes (B, L)."""
+        ...
+
+
+@runtime_checkable
 class Editor(Protocol):
     """Noises real volumes part of the way and makes them clean again (SDEdit)."""
 
@@ -408,6 +421,19 @@ class Editor(Protocol):
         `strength` is the share of the sampler's steps that are taken: 0 returns `volumes`, 1 is
         sampling.
         """
+        ...
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """Makes items of one level of a condition look like items of another."""
+
+    def translations(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Return a column of the condition, and pairs (from, to) of its levels, from 0."""
+        ...
+
+    def translate(self, batch: Batch, source: int, target: int) -> Tensor:
+        """Return ``batch.x``, items of level `source`, as they would look at level `target`."""
         ...
 
 
@@ -432,7 +458,9 @@ class FitOnce(Protocol):
 CAPABILITIES: dict[str, type] = {
     "Sampler": Sampler,
     "Reconstructor": Reconstructor,
+    "Autoencoder": Autoencoder,
     "Editor": Editor,
+    "Translator": Translator,
     "Scorer": Scorer,
     "FitOnce": FitOnce,
 }

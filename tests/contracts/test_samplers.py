@@ -15,6 +15,16 @@ from gyri.types import capabilities
 SAMPLERS = [name for name in METHODS if "Sampler" in capabilities(METHODS[name].component)]
 UNET = {"patch": 2, "widths": [24, 32], "attention": [False, False], "num_res_blocks": 1}
 GAN = {"widths": [64, 32], "group_size": 16}
+DCGAN = {
+    "generator": {"widths": [64, 32], "norm": "none"},
+    "discriminator": {"widths": [64, 32], "norm": "none"},
+}
+DENSE = {
+    "encoder": {"name": "dense_encoder", "hidden": [256]},
+    "decoder": {"name": "dense_decoder", "hidden": [256]},
+}
+ADAM = {"lr": 1e-3, "warmup_steps": 50, "final_lr": 0.02}
+CRITIC = {**DCGAN, "generator": {"widths": [64, 32], "norm": "layer"}}
 
 OVERFIT = {
     "ddpm": {
@@ -31,6 +41,35 @@ OVERFIT = {
         "method": {"name": "r3gan", "gamma": 100.0, "augment": 0.0, "lr": [1e-3, 5e-4]},
         "networks": {"generator": GAN, "discriminator": GAN},
         "training": {"steps": 2500, "batch_size": 8},
+    },
+    "dcgan": {
+        "view": "stack",
+        "method": {"name": "dcgan", "lr": 1e-3, "final_lr": 0.1, "ema_half_life_images": 400},
+        "networks": DCGAN,
+        "training": {"steps": 3000, "batch_size": 8},
+    },
+    "cgan": {
+        "view": "stack",
+        "conditions": ["age"],
+        "method": {"name": "cgan", "lr": 1e-3, "final_lr": 0.1, "ema_half_life_images": 400},
+        "networks": DCGAN,
+        "training": {"steps": 3000, "batch_size": 8},
+    },
+    "wgan_gp": {
+        "view": "stack",
+        "method": {"name": "wgan_gp", "lr": 2e-3, "final_lr": 0.1, "critic_steps": 2},
+        "networks": CRITIC,
+        "training": {"steps": 1500, "batch_size": 8},
+    },
+    "vae": {
+        "method": {"name": "vae", "latent_size": 8, "optimiser": ADAM},
+        "networks": DENSE,
+        "training": {"steps": 600, "batch_size": 8},
+    },
+    "gmvae": {
+        "method": {"name": "gmvae", "classes": 2, "latent_size": 8, "optimiser": ADAM},
+        "networks": {**DENSE, "classifier": DENSE["encoder"], "prior": {"spread": 1.0}},
+        "training": {"steps": 600, "batch_size": 8},
     },
 }
 PHANTOMS = {
@@ -56,6 +95,37 @@ PHANTOMS = {
         "networks": {"generator": GAN, "discriminator": GAN},
         "training": {"steps": 3000, "batch_size": 8},
     },
+    "dcgan": {
+        "view": "stack",
+        "method": {"name": "dcgan", "lr": 5e-4, "final_lr": 0.1, "ema_half_life_images": 2000},
+        "networks": DCGAN,
+        "training": {"steps": 3000, "batch_size": 8},
+    },
+    "cgan": {
+        "view": "stack",
+        "conditions": ["age", "sex"],
+        "method": {"name": "cgan", "lr": 5e-4, "final_lr": 0.1, "ema_half_life_images": 2000},
+        "networks": DCGAN,
+        "training": {"steps": 3000, "batch_size": 8},
+    },
+    "wgan_gp": {
+        "view": "stack",
+        "method": {"name": "wgan_gp", "lr": 1e-3, "final_lr": 0.1, "critic_steps": 3},
+        "networks": CRITIC,
+        "training": {"steps": 1500, "batch_size": 8},
+    },
+    "vae": {
+        "conditions": ["age", "sex"],
+        "method": {"name": "vae", "latent_size": 32, "optimiser": ADAM},
+        "networks": DENSE,
+        "training": {"steps": 3000, "batch_size": 8},
+    },
+    "gmvae": {
+        "conditions": ["scanner"],
+        "method": {"name": "gmvae", "column": 0, "latent_size": 32, "optimiser": ADAM},
+        "networks": {**DENSE, "classifier": DENSE["encoder"], "prior": {"spread": 1.0}},
+        "training": {"steps": 3000, "batch_size": 8},
+    },
     "pca_gaussian": {"method": "pca_gaussian", "training": {"steps": 1}},
     "smote": {"method": "smote", "conditions": ["sex"], "training": {"steps": 1}},
 }
@@ -67,9 +137,15 @@ WINS = {
     "smote": ("morph-v1", "radiomics-v1"),
     "ddpm": ("morph-v1", "radiomics-v1"),
     "r3gan": ("morph-v1",),
+    "dcgan": (),
+    "cgan": (),
+    "wgan_gp": (),
+    "vae": ("morph-v1",),
+    "gmvae": ("morph-v1",),
 }
 """Features on which a sampler beats all anchors in kernel distance and coverage. At 8 mm the mean
-phantom has nearly the texture of one: in some minutes of one core R3GAN comes no closer to it."""
+phantom has nearly the texture of one: in some minutes of one core R3GAN comes no closer to it, and
+an autoencoder's samples are smoother. Classic GANs are asked to beat noise and surrogates alone."""
 
 
 def sampled(settings, cohort, folder, num, split="TRAIN"):

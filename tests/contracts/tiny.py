@@ -11,6 +11,7 @@ R3GAN = {
     "generator": {"widths": [16, 16], "group_size": 8},
     "discriminator": {"widths": [16, 16], "group_size": 8},
 }
+DCGAN = {"generator": {"widths": [16, 8]}, "discriminator": {"widths": [16, 8]}}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ddpm": {
@@ -19,8 +20,49 @@ RECIPES: dict[str, dict[str, Any]] = {
         "networks": {"denoiser": UNET},
     },
     "r3gan": {"view": {"name": "slice"}, "method": {"name": "r3gan"}, "networks": R3GAN},
+    "dcgan": {
+        "view": {"name": "slice"},
+        "conditions": [],
+        "method": {"name": "dcgan", "latent_size": 8, "ema_half_life_images": 8},
+        "networks": DCGAN,
+    },
+    "cgan": {
+        "view": "volume",
+        "method": {"name": "cgan", "latent_size": 8, "z_per": "item"},
+        "networks": {**DCGAN, "discriminator": {"widths": [16, 8], "condition": "projection"}},
+    },
+    "wgan_gp": {
+        "view": {"name": "slice"},
+        "method": {"name": "wgan_gp", "latent_size": 8, "critic_steps": 2},
+        "networks": DCGAN,
+    },
     "pca_gaussian": {"view": "volume", "method": {"name": "pca_gaussian", "components": 6}},
     "smote": {"view": "volume", "method": {"name": "smote", "column": 1, "neighbours": 1}},
+    "vae": {
+        "view": {"name": "slice"},
+        "method": {"name": "vae", "latent_size": 4, "prior": "learned"},
+        "networks": {"encoder": {"widths": [8, 8]}, "decoder": {"widths": [8, 8]}},
+    },
+    "gmvae": {
+        "view": {"name": "slice"},
+        "method": {"name": "gmvae", "latent_size": 4, "column": 1},
+        "networks": {
+            "classifier": {"name": "dense_encoder", "hidden": [8]},
+            "encoder": {"name": "dense_encoder", "hidden": [8]},
+            "decoder": {"name": "dense_decoder", "hidden": [8]},
+        },
+    },
+    "cyclegan": {
+        "view": {"name": "slice"},
+        "conditions": ["age", "scanner"],
+        "method": {"name": "cyclegan", "column": 1, "pool_size": 3},
+        "networks": {
+            "forward": {"width": 4, "num_blocks": 1, "position": "fourier"},
+            "backward": {"width": 4, "num_blocks": 1},
+            "discriminator_source": {"widths": [4, 8]},
+            "discriminator_target": {"widths": [4, 8]},
+        },
+    },
     "noised_classifier": {
         "view": "volume",
         "method": {"name": "noised_classifier", "column": 1},

@@ -66,6 +66,16 @@ def test_a_perfect_generator_passes_and_beats_the_anchors(sheet):
         assert sheet[f"kid/{name}"].p_value > 0.01
 
 
+def test_an_anchor_that_a_metric_measured_itself_stays(judge, cohort, monkeypatch):
+    scores, _ = judge.scores(judge.evidence(cohort["generated"]), [])
+    own = [score for score in scores if score.metric == "components"]
+    own[0].anchors["ceiling"] = 123.0
+    monkeypatch.setattr("gyri.evaluation.protocol.ANCHORS", ["mean_image"])
+    judge.add_anchors(own, {"components"})
+    assert own[0].anchors["ceiling"] == 123.0
+    assert {"ceiling", "mean_image"} == set(own[0].anchors)
+
+
 def test_scores_that_failed_the_self_test_neither_lead_nor_decide(sheet):
     score = sheet["volumes/in_range"]
     assert not score.reliable

@@ -56,10 +56,13 @@ def test_a_metric_claims_something_or_says_what_it_is_blind_to(name):
 @pytest.mark.parametrize("name", list(METRICS))
 def test_claims_are_about_scores_that_exist(name, result):
     metric: type[Metric] = METRICS[name].component
-    own = {r.key: r.features for r in result.responses if r.metric == name}
+    responses = [r for r in result.responses if r.metric == name]
+    own = {r.key for r in responses}
     if not own:
         assert name in {r.metric for r in result.refused} or not metric.default
         return
+    if np.isnan([r.values for r in responses]).all():
+        return  # so few phantoms that it says "not judged" of every score
     for pattern in metric.sees:
         optional = any(p.isdigit() for p in pattern.rpartition("-v")[2:])
         assert optional or any(fnmatchcase(key, pattern) for key in own), (name, pattern, [*own])

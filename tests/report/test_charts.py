@@ -117,3 +117,18 @@ def test_neighbour_distribution_marks_the_95th_percentile_of_hold():
     assert any(
         np.allclose(np.asarray(line.get_xdata(), float), 0.95) for line in figure.axes[0].lines
     )
+
+
+def test_held_out_losses_are_drawn_beside_those_of_training():
+    rows = [{"step": n, "images_seen": 8 * n, "a/loss": 2.0, "b/loss": 9.0} for n in range(1, 9)]
+    for row in rows[3::4]:
+        row |= {"validation/loss": 3.0 + row["step"], "validation/other": 1.0}
+    curves = charts.training_curves(rows)
+    assert set(curves) == {"a/loss", "b/loss", "validation/other"}
+    figure, last = curves["a/loss"]
+    assert last == "last 2, held out 11"
+    drawn = [line for line in figure.axes[0].lines if line.get_color() == charts.PALETTE["hold"]]
+    assert drawn[0].get_xdata().tolist() == [32, 64]
+    assert drawn[0].get_ydata().tolist() == [7, 11]
+    assert figure.axes[0].get_ylim()[1] > 11
+    assert curves["b/loss"][1] == "last 9"

@@ -98,6 +98,15 @@ def test_the_page_says_the_essential(write):
     assert text.index("Coverage, spectrum-v1") < text.index("Kernel distance, spectrum-v1")
 
 
+def test_a_categorical_condition_has_its_section(write, make_set):
+    page = write()
+    assert page.text.index('id="volumes"') < page.text.index('id="by-level"')
+    assert any(link["href"] == "#by-level" for link in page.all("a"))
+    bare = make_set("synthetic", 4, seed=3)
+    bare.table.drop(columns="sex", inplace=True)
+    assert "by-level" not in write(generated=bare).text
+
+
 FAMILIES = [
     {
         "family": "fidelity",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.contracts.tiny import recipe
@@ -11,6 +13,7 @@ from gyri.cohort.prepared import PreparedCohort
 from gyri.errors import UsageError
 from gyri.training.run import train
 from gyri.training.scoring import read_scores
+from gyri.views.slice import SliceConfig
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +69,13 @@ def test_a_level_that_train_never_held_counts_as_missing(run):
     row = pd.Series({"age": 70.0, "sex": "X"})
     assert known_conditions(run.schema, row) == {"age": 70.0, "sex": None}
     assert torch.isfinite(run.schema.encode([known_conditions(run.schema, row)])).all()
+
+
+def test_slices_left_out_of_a_subject_have_rows_of_their_own(tiny_cohort, tmp_path):
+    settings = recipe("vae", steps=2)
+    view = replace(settings.view, config=SliceConfig(left_out=0.2))
+    leaky = train(replace(settings, view=view), tiny_cohort, tmp_path / "leaky", quiet=True)
+    table = api.score(leaky.root, tiny_cohort, draws=1)
+    assert table["split"].value_counts().to_dict() == {"TRAIN": 8, "LEAKY": 8, "HOLD": 4}
+    means = table.groupby("split")["loss"].mean()
+    assert means["TRAIN"] != means["LEAKY"]

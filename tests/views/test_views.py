@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from gyri.errors import UsageError
 from gyri.registry import VIEWS
 from gyri.runtime.streams import SampleRng
 from gyri.types import Grid
@@ -70,3 +71,21 @@ def test_a_slice_index_is_one_hot():
     items = slices.encode(torch.randn(2, 2, 6, 8, 10))
     assert slices.position_size == 8
     assert torch.equal(items.position, torch.eye(8).repeat(2, 1))
+
+
+def test_slices_that_are_left_out_are_never_drawn():
+    slices = view("slice", foreground=0.0, left_out=0.3)
+    depth = slices.items_per_volume
+    volumes = torch.arange(float(depth)).expand(6, 2, 6, 8, depth).clone()
+    rows = torch.arange(6).repeat(300)
+    out = slices.left_out(torch.arange(6))
+    assert 0.1 < out.float().mean() < 0.5
+    items = slices.training_items(volumes, rows, SampleRng(torch.arange(len(rows))))
+    seen = torch.zeros(6, depth, dtype=torch.bool)
+    seen[rows, items.x[:, 0, 0, 0].long()] = True
+    assert torch.equal(seen, ~out)
+
+
+def test_leaving_out_more_than_half_is_refused():
+    with pytest.raises(UsageError, match="share from 0 to 0.5"):
+        view("slice", left_out=0.7)

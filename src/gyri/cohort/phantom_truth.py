@@ -7,6 +7,7 @@ the effects in the images, not estimates of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -92,6 +93,7 @@ def draw_covariates(
     seed: int,
     *,
     num_scanners: int = 2,
+    scanner_shares: Sequence[float] = (),
     missing: float = 0.05,
     tumours: float = 0.0,
     age_range: tuple[float, float] = AGE_RANGE,
@@ -103,6 +105,7 @@ def draw_covariates(
     num_subjects : rows.
     seed : the table's seed; row i depends on it and on i alone.
     num_scanners : levels of ``scanner``, 1 to 4.
+    scanner_shares : how many subjects each has, in any unit; none for equal chances.
     missing : share of missing values in ``handedness``, ``education`` and, above 60,
         ``cdr``. A subject without CDR was not assessed and has no dementia.
     tumours : probability of a tumour.
@@ -128,6 +131,11 @@ def draw_covariates(
             f"num_subjects is {num_subjects}, missing {missing} and tumours {tumours}; "
             "at least one subject and shares from 0 to 1 are needed."
         )
+    if scanner_shares and (len(scanner_shares) != num_scanners or min(scanner_shares) <= 0):
+        raise UsageError(
+            f"scanner_shares is {list(scanner_shares)}; give {num_scanners} numbers above 0, one a "
+            "scanner, or none."
+        )
     low, high = age_range
     if not AGE_RANGE[0] <= low <= high <= AGE_RANGE[1]:
         raise UsageError(f"age_range is {age_range}; the law holds from 18 to 90 years.")
@@ -135,6 +143,10 @@ def draw_covariates(
     rows = []
     for label in labels:
         row = _draw_row(numpy_rng("phantom", seed, label, "covariates"), num_scanners, age_range)
+        if scanner_shares:
+            chosen = numpy_rng("phantom", seed, label, "scanner")
+            chances = np.array(scanner_shares) / sum(scanner_shares)
+            row["scanner"] = SCANNERS[chosen.choice(num_scanners, p=chances)].name
         lost = numpy_rng("phantom", seed, label, "missing").random(3) < missing
         row |= {k: None for k, gone in zip(("cdr", "handedness", "education"), lost) if gone}
         if tumours:

@@ -78,7 +78,7 @@ class SyntheticCohort:
             root,
             f"Synthetic brain MRI by gyri ({facts['recipe_name']})",
             [{"Name": "gyri", "Version": __version__, "Description": "generated, not acquired"}],
-            ignore=(FACTS, "evaluation/", "report.html"),
+            ignore=(FACTS, "evaluation", "report.html"),
         )
         bids.write_readme(
             root,

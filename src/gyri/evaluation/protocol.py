@@ -256,7 +256,10 @@ class Judge:
         return scores, refused
 
     def add_anchors(self, scores: list[Score], metrics: set[str]) -> None:
-        """Judge every anchor by the same metrics and write its values into `scores`."""
+        """Judge every anchor by the same metrics and write its values into `scores`.
+
+        An anchor that a metric has measured itself, at its own sample size, stays.
+        """
         by_key = {score.key: score for score in scores}
         plain = self.study.without_intervals()
 
@@ -267,7 +270,7 @@ class Judge:
                 return
             for score in found:
                 if score.key in by_key and np.isfinite(score.value):
-                    by_key[score.key].anchors[anchor] = score.value
+                    by_key[score.key].anchors.setdefault(anchor, score.value)
 
         for name in sorted(metrics):
             note("ceiling", name, self._ceiling(METRICS[name].component.ceiling))

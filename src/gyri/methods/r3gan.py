@@ -12,41 +12,37 @@ scaling and cutout are not here yet.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from gyri.methods.latent_gan import LatentConfig, LatentGAN
 from gyri.registry import METHODS
-from gyri.sampling.latent import ZPer, decode_latents, draw_latents
 from gyri.sampling.preconditioning import over_items
 from gyri.types import (
     Batch,
     ItemSpec,
-    Lift,
     Loss,
-    Method,
-    NetworkSpec,
     OptimiserConfig,
-    Phase,
     Progress,
     SampleRng,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class R3GANConfig:
+class R3GANConfig(LatentConfig):
     """Settings of `R3GAN`; the defaults are FFHQ-64's, with its horizon scaled to the run's.
+
+    See `gyri.methods.latent_gan.LatentConfig` for ``z_per`` and ``items_per_call``.
 
     Every pair (begin, end) is joined by half a cosine over the horizon.
 
     Parameters
     ----------
     latent_size : length of z.
-    z_per : ``volume`` gives all items of a sampled volume one z (slices then differ by their
-        position alone), ``item`` gives each its own.
     gamma : weight of the penalties, none for `scaled_gamma` of the item's shape; it falls to
         `gamma_end` times that. Sweep it in factors of 4.
     lr, beta2 : of Adam, for both networks; its beta1 is 0.
@@ -55,11 +51,9 @@ class R3GANConfig:
     augment : probability of each augmentation at the end; it rises from 0.
     translate : largest shift as a share of an axis.
     intensity : standard deviation of brightness and of log2 contrast.
-    items_per_call : most items that the generator makes at once; bounds memory.
     """
 
     latent_size: int = 64
-    z_per: ZPer = "volume"
     gamma: float | None = None
     gamma_end: float = 0.1
     lr: tuple[float, float] = (2e-4, 5e-5)
@@ -68,7 +62,6 @@ class R3GANConfig:
     augment: float = 0.5
     translate: float = 0.125
     intensity: float = 0.2
-    items_per_call: int = 64
 
 
 def scaled_gamma(shape: tuple[int, ...]) -> float:
@@ -123,29 +116,16 @@ def augmented(
 
 
 @METHODS.register("r3gan", R3GANConfig)
-class R3GAN(Method):
+class R3GAN(LatentGAN):
     """R3GAN: relativistic pairing loss with R1 and R2 at every discriminator step."""
 
     config: R3GANConfig
-    phases = (
-        Phase("discriminator", ("discriminator",), "discriminator"),
-        Phase("generator", ("generator",), "generator"),
-    )
 
     def __init__(self, config: R3GANConfig, spec: ItemSpec, networks: dict[str, nn.Module]) -> None:
         super().__init__(config, spec, networks)
         adam = OptimiserConfig(lr=config.lr[0], betas=(0.0, config.beta2[0]), eps=1e-8)
         self.optimisers = {"discriminator": adam, "generator": adam}
         self.gamma = scaled_gamma(spec.shape) if config.gamma is None else config.gamma
-
-    @classmethod
-    def network_specs(cls, config: R3GANConfig, spec: ItemSpec) -> dict[str, NetworkSpec]:
-        """The generator writes items of z; the discriminator writes one logit an item."""
-        seen = NetworkSpec(0, 0, spec.shape, spec.condition.size, spec.position_size)
-        return {
-            "generator": replace(seen, out_channels=spec.channels, latent_size=config.latent_size),
-            "discriminator": replace(seen, in_channels=spec.channels),
-        }
 
     @classmethod
     def default_networks(cls, config: R3GANConfig) -> dict[str, str]:
@@ -166,10 +146,6 @@ class R3GAN(Method):
         horizon = progress.images_seen / progress.fraction if progress.fraction > 0 else 0.0
         return max(half_cosine(0.0, self.config.ema_half_life * horizon, progress.fraction), 1e-8)
 
-    def _generate(self, batch: Batch, rng: SampleRng) -> Tensor:
-        z = rng.normal((self.config.latent_size,))
-        return self.networks["generator"](z, batch.condition, batch.position).float()
-
     def _logits(self, x: Tensor, batch: Batch, progress: Progress, rng: SampleRng) -> Tensor:
         config = self.config
         probability = half_cosine(0.0, config.augment, progress.fraction)
@@ -187,7 +163,7 @@ class R3GAN(Method):
         The penalties are taken with respect to items before augmentation, in float32.
         """
         with torch.no_grad():
-            fake = self._generate(batch, rng)
+            fake = self.fakes(batch, rng)
         real = batch.x.detach().float().requires_grad_()
         fake = fake.requires_grad_()
         logits_real = self._logits(real, batch, progress, rng)
@@ -211,24 +187,9 @@ class R3GAN(Method):
 
     def _generator_loss(self, batch: Batch, progress: Progress, rng: SampleRng) -> Loss:
         """``softplus(D(x) - D(fake))``: reals carry no gradient but set the slope."""
-        fake = self._generate(batch, rng)
+        fake = self.fakes(batch, rng)
         with torch.no_grad():
             logits_real = self._logits(batch.x.float(), batch, progress, rng)
         logits_fake = self._logits(fake, batch, progress, rng)
         adversarial = softplus(logits_real - logits_fake).mean()
         return Loss(adversarial, {"adversarial": adversarial.detach()})
-
-    @torch.no_grad()
-    def sample(self, lift: Lift, condition: Tensor, rng: SampleRng) -> Tensor:
-        """Sample volumes (V, C, I, J, K).
-
-        Parameters
-        ----------
-        lift : how items sit in a volume; also says where they lie.
-        condition : (V, D).
-        rng : one stream a volume; draws its z or those of its items.
-        """
-        config = self.config
-        z = draw_latents(rng, config.latent_size, self.spec.items_per_volume, config.z_per)
-        generator = self.networks["generator"]
-        return decode_latents(generator, z, lift, condition, config.items_per_call)

@@ -35,6 +35,8 @@ PALETTE: dict[str, str] = {
 SET_NAMES = {"generated": "Synthetic", "HOLD": "Held out (real)", "TRAIN": "TRAIN (real)"}
 _SET_COLOURS = {"generated": "synthetic", "HOLD": "hold", "TRAIN": "train"}
 CURVE_GROUPS = ("Losses", "Gradients", "Machine", "Settings")
+VALIDATION = "validation/"
+"""What the names of held-out losses begin with."""
 _CLOCKS = ("step", "horizon", "images_seen", "time_s", "elapsed_s", "data_wait_s", "fraction")
 _MAX_POINTS = 400
 _LOG_SPAN = 50.0
@@ -183,18 +185,31 @@ def training_curves(log: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Figure,
     dict
         Name -> (panel, last smoothed value in words), sorted by `curve_group`. Values that stay
         above 0 and whose middle 96 % spans more than a factor of 50 are drawn on a logarithmic
-        axis. Empty for an empty log.
+        axis. Empty for an empty log. What held-out subjects get (``validation/loss``) is drawn as
+        it is into the panel of the first phase's quantity of that name.
     """
     unit = "images seen" if any("images_seen" in entry for entry in log) else "steps"
     series = log_series(log)
+    held_out = {}
+    for name in [name for name in series if name.startswith(VALIDATION)]:
+        beside = (
+            n for n in series if n.endswith(f"/{name.removeprefix(VALIDATION)}") and n != name
+        )
+        if (training := next(beside, None)) is not None:
+            held_out[training] = series.pop(name)
     return {
-        name: _curve(*series[name], unit)
+        name: _curve(*series[name], unit, held_out.get(name))
         for name in sorted(series, key=lambda name: CURVE_GROUPS.index(curve_group(name)))
     }
 
 
-def _curve(xs: np.ndarray, ys: np.ndarray, unit: str) -> tuple[Figure, str]:
-    """Draw one logged quantity."""
+def _curve(
+    xs: np.ndarray,
+    ys: np.ndarray,
+    unit: str,
+    held_out: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[Figure, str]:
+    """Draw one logged quantity, and what held-out subjects get."""
     figure, axes = panel(3.7, 2.1)
     every = max(1, len(ys) // _MAX_POINTS)
     averaged = smooth(ys)
@@ -202,6 +217,11 @@ def _curve(xs: np.ndarray, ys: np.ndarray, unit: str) -> tuple[Figure, str]:
     axes.plot(xs[::every], averaged[::every], color=PALETTE["synthetic"], linewidth=1.6)
     if len(ys) == 1:
         axes.plot(xs, ys, "o", color=PALETTE["synthetic"], markersize=4)
+    last = f"last {number(averaged[-1])}"
+    if held_out is not None:
+        axes.plot(*held_out, color=PALETTE["hold"], linewidth=1.6, marker="o", markersize=2.5)
+        last += f", held out {number(held_out[1][-1])}"
+        ys = np.concatenate([ys, held_out[1]])
     low, high = np.percentile(ys, [2, 98])
     if ys.min() > 0 and high > _LOG_SPAN * low:
         axes.set_yscale("log")
@@ -213,7 +233,7 @@ def _curve(xs: np.ndarray, ys: np.ndarray, unit: str) -> tuple[Figure, str]:
     axes.xaxis.set_major_locator(_whole_ticks())
     axes.xaxis.set_major_formatter(_thousands())
     _label(axes, unit)
-    return figure, f"last {number(averaged[-1])}"
+    return figure, last
 
 
 def _whole_ticks() -> Any:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from gyri.cohort.volumes import VolumeSet
 from gyri.errors import DataError
-from gyri.report import citation, comparison, sections
+from gyri.report import citation, comparison, levels, sections
 from gyri.report.render import write_page
 from gyri.report.text import costs, number
 from gyri.report.verdict import lights, verdict
@@ -145,6 +145,7 @@ def write_report(
         gallery=sections.gallery(generated, hold),
         neighbours=sections.neighbours(generated, train, hold, channel),
         sheet=sections.score_sheet(scores),
+        by_level=levels.by_level(scores, generated, hold, channel),
         anatomy=comparison.anatomy(comparison.measure_tissues(generated, hold, train)),
         training=sections.training(training_log, previews),
         appearance=comparison.appearance(generated, hold, train, channel),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gyri.evaluation.paired import PairedScore
+    from gyri.latent_walk import Walk
 
 DIFFERENCE = 0.25
 """Differences of this size and more are drawn in the last colour."""
@@ -58,6 +59,29 @@ def reconstruction_figure(
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
         axis.set_axis_off()
         axis.set_title(name, color="#d8dde3", fontsize=8, pad=4)
+    return figure
+
+
+def walk_figure(walks: Sequence[Walk], spacing_mm: Spacing, title: str) -> Figure:
+    """Draw walks through a code: a row each, a mid-slice from above at every stop."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = max(len(walk.stops) for walk in walks)
+    size = (INCHES * columns * 0.8, INCHES * len(walks) + 0.5)
+    figure = Figure(figsize=size, facecolor="black", layout=ConstrainedLayoutEngine(hspace=0.06))
+    figure.suptitle(title, color="#d8dde3", fontsize=8)
+    grid = figure.subplots(len(walks), columns, squeeze=False)
+    for axes, walk in zip(grid, walks):
+        window = display_window(walk.volumes)
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, stop, volume in zip(axes, walk.stops, walk.volumes):
+            pixels = colour(tile(volume, spacing_mm, planes=("axial",)), window)
+            axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+            axis.set_title(stop, color="#d8dde3", fontsize=7, pad=2)
+        label = axes[0].text(0, -0.03, walk.label, color="#d8dde3", fontsize=7, va="top")
+        label.set(transform=axes[0].transAxes, in_layout=False)
     return figure
 
 

@@ -128,7 +128,7 @@ def _check(run: Run, samples: SyntheticCohort, cohort: PreparedCohort) -> int | 
             f"{run.root} is a {', '.join(kinds)}, whose samples are made of training voxels. "
             "Such samples are training data and are not released; choose another method."
         )
-    if "reconstruction" in samples.facts:
+    if {"reconstruction", "translation"} & samples.facts.keys():
         raise DataError(
             f"{samples.root} shows real people as the model rebuilds them, not new ones, and is "
             "not released. Give a folder that `gyri sample` made."

@@ -309,7 +309,12 @@ def training(log: Sequence[Mapping[str, Any]] | None, previews: Sequence[Path]) 
     ]
     if not panels and not pictures:
         return None
-    return {"panels": panels, "previews": pictures, "num_previews": len(previews)}
+    return {
+        "panels": panels,
+        "previews": pictures,
+        "num_previews": len(previews),
+        "held_out": any(key.startswith(charts.VALIDATION) for entry in log or [] for key in entry),
+    }
 
 
 def sample_rows(scores: Mapping[str, Any]) -> Context:

@@ -69,6 +69,7 @@ class Trainer:
     seed : the run's seed.
     root : run folder; checkpoints go to ``root/checkpoints``, the log to ``root/log.jsonl``.
     preview : called with the step, inside the averaged weights.
+    validate : called with the progress, inside the averaged weights; what it returns is logged.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Trainer:
         seed: int,
         root: Path,
         preview: Callable[[int], None] | None = None,
+        validate: Callable[[Progress], dict[str, float]] | None = None,
     ) -> None:
         self.method, self.feed, self.config, self.seed = method, feed, config, seed
         self.checkpoints = root / "checkpoints"
         self.log = JsonLog(root / "log.jsonl")
         self.preview = preview
+        self.validate = validate
         self.clock = Clock(horizon=config.steps or 0)
         self.ema = Ema(method)
         self.optimisers = {
@@ -133,13 +136,14 @@ class Trainer:
         timed_from: tuple[float, int] | None = None
         while not self.clock.horizon or self.clock.step < self.clock.horizon:
             logs = self._step()
+            validated = self._validate()
             now = time.monotonic()
             self.clock.elapsed_s = before + now - started
             self.clock.cpu_s = cpu_before + time.process_time() - cpu_started
             if not self.clock.horizon:
                 timed_from = self._measure_step_time(timed_from)
-            if self.clock.step % self.config.log_every == 0 or self._at_end():
-                self._write_log(logs)
+            if self.clock.step % self.config.log_every == 0 or self._at_end() or validated:
+                self._write_log(logs | validated)
             on_step(self.clock, logs)
             if self._preview_due() and self.preview is not None:
                 with averaged(self.method, self.ema):
@@ -266,6 +270,16 @@ class Trainer:
 
     def _at_end(self) -> bool:
         return self.clock.step == self.clock.horizon
+
+    def _validate(self) -> dict[str, float]:
+        """Return what validation logs where it is due; a budget's horizon is measured without."""
+        every = self.config.validate_every
+        due = self._at_end() or bool(every and self.clock.step % every == 0)
+        if self.validate is None or not due or not self.clock.horizon or distributed.rank():
+            return {}
+        with averaged(self.method, self.ema), self._autocast():
+            found = self.validate(self.clock.progress)
+        return {f"validation/{name}": value for name, value in found.items()}
 
     def _preview_due(self) -> bool:
         every = self.config.preview_every

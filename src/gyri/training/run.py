@@ -37,10 +37,11 @@ from gyri.training.data import Feed, encode_conditions, load_split
 from gyri.training.labels import width
 from gyri.training.log import JsonLog
 from gyri.training.loop import Clock, Trainer, load_weights
-from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method
+from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method, Progress
 from gyri.views.base import View
 
 Preview = Callable[["Model", Path], None]
+Validate = Callable[[Progress], dict[str, float]]
 
 
 @dataclass
@@ -194,6 +195,10 @@ def _train(
     preview: Preview | None,
     quiet: bool,
 ) -> Run:
+    if recipe.training.validate_every:
+        from gyri.training.validation import refuse_without_subjects
+
+        refuse_without_subjects(recipe, cohort)
     train_rows = cohort.rows("TRAIN", recipe.data.sessions)
     kinds = {name: column.kind for name, column in cohort.columns.items()}
     schema = ConditionSchema.fit(train_rows, recipe.conditions, kinds)
@@ -219,7 +224,12 @@ def _train(
     if isinstance(method, FitOnce):
         clock = _fit_once(method, feed, out)
     else:
-        clock = _train_by_gradients(run, method, feed, schema, preview, quiet)
+        validate = None
+        if recipe.training.validate_every:
+            from gyri.training.validation import build_validation
+
+            validate = build_validation(recipe, cohort, schema, method, feed)
+        clock = _train_by_gradients(run, method, feed, schema, preview, quiet, validate)
     elapsed_s = clock.elapsed_s or time.monotonic() - began
     run.info["cost"] = {
         "training_s": elapsed_s,
@@ -332,6 +342,7 @@ def _train_by_gradients(
     schema: ConditionSchema,
     preview: Preview | None,
     quiet: bool,
+    validate: Validate | None,
 ) -> Clock:
     model = Model(method, feed.view, schema, feed.device)
 
@@ -341,7 +352,7 @@ def _train_by_gradients(
             folder.mkdir(exist_ok=True)
             preview(model, folder / f"step-{step:08d}.png")
 
-    trainer = _trainer(run, method, feed, show)
+    trainer = _trainer(run, method, feed, show, validate)
     if quiet or distributed.rank() != 0:
         with stop_signals() as asked:
             return trainer.run(stop_asked=asked)
@@ -355,15 +366,21 @@ def _train_by_gradients(
             return trainer.run(on_step, asked)
 
 
-def _trainer(run: Run, method: Method, feed: Feed, show: Callable[[int], None]) -> Trainer:
+def _trainer(
+    run: Run,
+    method: Method,
+    feed: Feed,
+    show: Callable[[int], None],
+    validate: Validate | None,
+) -> Trainer:
     """Return the loop; where it is private, with its account in ``run.json``."""
     recipe = run.recipe
     if recipe.training.private is None:
-        return Trainer(method, feed, recipe.training, recipe.seed, run.root, show)
+        return Trainer(method, feed, recipe.training, recipe.seed, run.root, show, validate)
     from gyri.training.private import PrivateTrainer, refuse_unprivate
 
     refuse_unprivate(recipe, method, feed)
-    trainer = PrivateTrainer(method, feed, recipe.training, recipe.seed, run.root, show)
+    trainer = PrivateTrainer(method, feed, recipe.training, recipe.seed, run.root, show, validate)
     run.info["differential_privacy"] = trainer.statement()
     _write_info(run)
     return trainer

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from gyri.cohort.files import read_json, read_tsv, write_json, write_tsv
 from gyri.cohort.prepared import PreparedCohort
@@ -21,8 +23,11 @@ from gyri.training import checkpoint
 from gyri.training.data import ResidentVolumes, load_split
 from gyri.training.run import Model, Run
 from gyri.types import Batch, Scorer, capabilities
+from gyri.views.slice import SliceView
 
 SPLITS = ("TRAIN", "HOLD")
+LEAKY = "LEAKY"
+"""Slices of TRAIN that training never drew: what a split by slice calls its test set."""
 DRAWS = 4
 ITEMS_PER_CALL = 16
 NO_ROW = -1
@@ -63,7 +68,9 @@ def score(
     Returns
     -------
     pd.DataFrame
-        ``subject``, ``session``, ``split``, ``loss``; a lower loss is better explained.
+        ``subject``, ``session``, ``split``, ``loss``; a lower loss is better explained. Where the
+        run's view has left slices out, TRAIN's rows are of those it was trained on, and rows of
+        the split LEAKY are of the others.
 
     Raises
     ------
@@ -90,8 +97,9 @@ def score(
             [known_conditions(model.schema, row) for _, row in rows.iterrows()]
         )
         losses = _losses(model, volumes, condition.to(where), seed, draws, split)
-        table = {"subject": rows.index, "session": rows["session"].to_numpy(), "split": split}
-        tables.append(pd.DataFrame({**table, "loss": losses}))
+        about = {"subject": rows.index, "session": rows["session"].to_numpy()}
+        for name, of_scan in _by_part(model, losses, split).items():
+            tables.append(pd.DataFrame({**about, "split": name, "loss": of_scan.numpy()}).dropna())
     scores = pd.concat(tables, ignore_index=True)
     path = Path(out) if out is not None else trained.root / "scores.tsv"
     write_tsv(path, scores)
@@ -159,13 +167,13 @@ def _losses(
     seed: int,
     draws: int,
     split: str,
-) -> list[float]:
-    """Return the mean loss of every volume over its items and over draws of noise."""
+) -> Tensor:
+    """Return the loss (V, items) of every item of every volume, averaged over draws of noise."""
     losses = []
     with progress_bar(f"score {split}", len(volumes.stored)) as advance:
         for row in range(len(volumes.stored)):
             items = model.view.encode(volumes[row : row + 1])
-            total = 0.0
+            of_items = torch.zeros(len(items.x), dtype=torch.float64)
             for start in range(0, len(items.x), ITEMS_PER_CALL):
                 part = slice(start, min(start + ITEMS_PER_CALL, len(items.x)))
                 x = items.x[part]
@@ -174,10 +182,22 @@ def _losses(
                     batch = _batch(model, x, position, condition[row], start, seed, draw)
                     rng = SampleRng(batch.seed, model.device)
                     assert isinstance(model.method, Scorer)
-                    total += float(model.method.score(batch, rng).double().sum())
-            losses.append(total / (draws * len(items.x)))
+                    of_items[part] += model.method.score(batch, rng).double().cpu() / draws
+            losses.append(of_items)
             advance()
-    return losses
+    return torch.stack(losses)
+
+
+def _by_part(model: Model, losses: Tensor, split: str) -> dict[str, Tensor]:
+    """Average each volume's items (V, items), TRAIN's left-out slices apart; NaN where are none."""
+    view = model.view
+    if split != "TRAIN" or not isinstance(view, SliceView) or not view.config.left_out:
+        return {split: losses.mean(1)}
+    out = view.left_out(torch.arange(len(losses)))
+    return {
+        split: losses.masked_fill(out, math.nan).nanmean(1),
+        LEAKY: losses.masked_fill(~out, math.nan).nanmean(1),
+    }
 
 
 def _batch(

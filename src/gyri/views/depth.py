@@ -46,10 +46,18 @@ def draw_probabilities(shown: Tensor, weight: float) -> Tensor:
     return (draw / draw.sum()).float()
 
 
-def drawn(probabilities: Tensor, rng: SampleRng) -> Tensor:
-    """Draw one index (B,) an item from `probabilities` (items,)."""
-    edges = probabilities.cumsum(0)
-    return torch.searchsorted(edges, rng.uniform(())).clamp_max(len(probabilities) - 1)
+def drawn(chances: Tensor, rng: SampleRng) -> Tensor:
+    """Draw one index (B,) an item.
+
+    Parameters
+    ----------
+    chances : (items,), or (B, items) where they differ; in any unit.
+    """
+    edges = chances.cumsum(-1)
+    place = rng.uniform(())[:, None] * edges[..., -1:]
+    if edges.ndim == 1:
+        return torch.searchsorted(edges, place[:, 0]).clamp_max(chances.shape[-1] - 1)
+    return torch.searchsorted(edges, place)[:, 0].clamp_max(chances.shape[-1] - 1)
 
 
 def cut_slices(volumes: Volumes, rows: Tensor, axis: int, index: Tensor) -> Tensor:

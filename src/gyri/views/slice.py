@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gyri.errors import UsageError
 from gyri.registry import VIEWS
 from gyri.types import Grid, Items, SampleRng
 from gyri.views.base import PLANE_AXIS, Plane, View, Volumes
@@ -26,11 +27,20 @@ class SliceConfig:
         With ``index``, give the networks ``position: raw`` too.
     foreground : in [0, 1], how far training draws slices in proportion to the share of brain that
         they show in TRAIN: 0 draws all equally, 1 never draws an empty slice.
+    left_out : share of each TRAIN volume's slices that training never draws. They are the test set
+        of a split by slice, which LEAKS: the neighbours of each are trained on. Only for measuring
+        how much; `gyri score` gives their loss beside that of new subjects.
     """
 
     plane: Plane = "axial"
     position: Literal["millimetres", "index"] = "millimetres"
     foreground: float = 0.5
+    left_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse to leave out everything."""
+        if not 0 <= self.left_out <= 0.5:
+            raise UsageError(f"left_out is {self.left_out:g}; it is a share from 0 to 0.5.")
 
 
 @VIEWS.register("slice", SliceConfig)
@@ -65,7 +75,17 @@ class SliceView(View):
         """Inverse of `encode`."""
         return items.unflatten(0, (-1, self.items_per_volume)).movedim(1, 2 + self.axis)
 
+    def left_out(self, rows: Tensor) -> Tensor:
+        """Say which slices of the TRAIN volumes `rows` training never draws, (B, depth)."""
+        slices = torch.arange(self.items_per_volume, device=rows.device)
+        # Knuth's multiplicative hash: the same slices of a volume in every run.
+        mixed = (rows[:, None] * self.items_per_volume + slices + 1) * 2654435761 % 2**32
+        return mixed < self.config.left_out * 2**32
+
     def training_items(self, volumes: Volumes, rows: Tensor, rng: SampleRng) -> Items:
         """Draw one slice of each of the volumes `rows`."""
-        index = drawn(self.state["draw"], rng)
+        chances = self.state["draw"]
+        if self.config.left_out:
+            chances = chances * ~self.left_out(rows)
+        index = drawn(chances, rng)
         return Items(cut_slices(volumes, rows, self.axis, index), self.state["position"][index])

@@ -50,6 +50,7 @@ def phantom(
     seed: int = 0,
     spacing_mm: float = 4.0,
     scanners: int = 2,
+    scanner_shares: tuple[float, ...] = (),
     modalities: tuple[str, ...] = ("T1w",),
     tumours: float = 0.0,
     missing: float = 0.05,
@@ -73,6 +74,7 @@ def phantom(
     seed : every subject follows from it and its own number, whatever the number of subjects.
     spacing_mm : isotropic voxel size, 1 to 8 mm.
     scanners : how many scanners, 1 to 4.
+    scanner_shares : how many subjects each scanner has, in any unit; without it equal chances.
     modalities : any of T1w, T1c, T2w, FLAIR.
     tumours : probability of a tumour, 0 to 1.
     missing : share of missing values in handedness, education and CDR.
@@ -93,7 +95,12 @@ def phantom(
         contrast_of(modality)
     phantom_grid(spacing_mm)  # refuses a spacing out of range before anything is written
     table = draw_covariates(
-        num_subjects, seed, num_scanners=scanners, missing=missing, tumours=tumours
+        num_subjects,
+        seed,
+        num_scanners=scanners,
+        scanner_shares=scanner_shares,
+        missing=missing,
+        tumours=tumours,
     )
     request = {
         "Version": __version__,
@@ -105,6 +112,8 @@ def phantom(
         "Tumours": tumours,
         "Missing": missing,
     }
+    if scanner_shares:
+        request["ScannerShares"] = list(scanner_shares)
     out = Path(out).absolute()
     if _is_complete(out, request):
         return bids.read(out)

@@ -41,6 +41,7 @@ class Score:
     better : ``"lower"``, ``"higher"`` or ``"near"`` (`target`).
     reliable : False where the sample is too small for the number to lead.
     anchors : values of the same score on sets whose quality is known.
+    draws : values on subsets of equal size, whose mean is `value`; empty for other scores.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Score:
     note: str = ""
     p_value: float | None = None
     anchors: dict[str, float] = field(default_factory=dict)
+    draws: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

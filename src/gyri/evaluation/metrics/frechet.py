@@ -81,7 +81,8 @@ def resampled_distances(
     return np.asarray(((mean_x - mean_y) ** 2).sum(-1) + trace - 2 * eigen_trace(cov_x, cov_y))
 
 
-def _subset_counts(n: int, k: int, draws: int, rng: np.random.Generator) -> FloatArray:
+def subset_counts(n: int, k: int, draws: int, rng: np.random.Generator) -> FloatArray:
+    """Return (draws, n): ones at k of n rows, drawn without replacement."""
     counts = np.zeros((draws, n))
     chosen = rng.random((draws, n)).argsort(1)[:, :k]
     np.put_along_axis(counts, chosen, 1.0, axis=1)
@@ -112,8 +113,8 @@ def frechet_infinity(
     if largest - smallest < 2:
         return NAN
     sizes = np.unique(np.rint(1 / np.linspace(1 / smallest, 1 / largest, INFINITY_SIZES)))
-    counts_x = [_subset_counts(len(x), int(k), INFINITY_DRAWS, rng) for k in sizes]
-    counts_y = [_subset_counts(len(y), int(k), INFINITY_DRAWS, rng) for k in sizes]
+    counts_x = [subset_counts(len(x), int(k), INFINITY_DRAWS, rng) for k in sizes]
+    counts_y = [subset_counts(len(y), int(k), INFINITY_DRAWS, rng) for k in sizes]
     distances = resampled_distances(x, y, np.concatenate(counts_x), np.concatenate(counts_y))
     inverse = np.repeat(1 / sizes, INFINITY_DRAWS)
     return float(np.polyfit(inverse, distances, 1)[1])
@@ -128,6 +129,21 @@ def principal_axes(train: FloatArray, p: int) -> FloatArray:
 def num_dimensions(num_train: int, available: int) -> int:
     """Return p = min(64, n_TRAIN / 10), at least 1 and no more than there are features."""
     return max(1, min(MAX_DIMENSIONS, available, num_train // 10))
+
+
+def train_axes(features: str, study: Study) -> FloatArray:
+    """Return (d, p) axes on which distances of a feature set are measured, fitted once.
+
+    Raises
+    ------
+    Refusal
+        If every feature is constant on TRAIN.
+    """
+    train = study.train.features[features]
+    if not train.shape[1]:
+        raise Refusal(f"{features}: every feature is constant on TRAIN, nothing to compare.")
+    p = num_dimensions(len(train), train.shape[1])
+    return np.asarray(study.once(f"fd/{features}", lambda: principal_axes(train, p)))
 
 
 def effective_dimensions(x: FloatArray) -> float:
@@ -164,11 +180,8 @@ class FrechetDistance(Metric):
         return [s for f in generated.features for s in self._scores(f, generated, study)]
 
     def _scores(self, features: str, generated: Evidence, study: Study) -> list[Score]:
-        train = study.train.features[features]
-        if not train.shape[1]:
-            raise Refusal(f"{features}: every feature is constant on TRAIN, nothing to compare.")
-        p = num_dimensions(len(train), train.shape[1])
-        axes = study.once(f"fd/{features}", lambda: principal_axes(train, p))
+        axes = train_axes(features, study)
+        p: int = axes.shape[1]
         x, y = study.hold.features[features] @ axes, generated.features[features] @ axes
         n = f"n={len(x)}/{len(y)}"
         definition = f"{features},zscore-train,p={p}"
