@@ -191,9 +191,11 @@ class Trainer:
         progress = self.clock.progress
         sums, statistics = self._gradients(phase, parameters, progress)
         settings = self.method.optimisers[phase.optimiser]
-        limit = settings.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self._refuse_non_finite(phase, sums, norm)
+        # Gradients within the limit are left alone: scaling them by 1 is a pass over all of them.
+        if settings.clip_norm and norm > settings.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, settings.clip_norm, norm)
         optimiser = self.optimisers[phase.optimiser]
         hyper = _hyperparameters(settings, progress)
         hyper |= self.method.hyperparameters(phase.optimiser, progress)
