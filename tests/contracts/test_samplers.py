@@ -62,14 +62,28 @@ OVERFIT = {
         "training": {"steps": 1500, "batch_size": 8},
     },
     "vae": {
-        "method": {"name": "vae", "latent_size": 8, "optimiser": ADAM},
+        "method": {
+            "name": "vae",
+            "latent_size": 2,
+            # Two volumes are one bit: the divergence must be worth something against the voxels.
+            "reconstruction": {"scale": 1.0},
+            "beta": 10.0,
+            "optimiser": ADAM,
+        },
         "networks": DENSE,
-        "training": {"steps": 600, "batch_size": 8},
+        "training": {"steps": 1200, "batch_size": 8},
     },
     "gmvae": {
-        "method": {"name": "gmvae", "classes": 2, "latent_size": 8, "optimiser": ADAM},
+        "method": {
+            "name": "gmvae",
+            "classes": 2,
+            "latent_size": 2,
+            "reconstruction": {"scale": 1.0},
+            "beta": 10.0,
+            "optimiser": ADAM,
+        },
         "networks": {**DENSE, "classifier": DENSE["encoder"], "prior": {"spread": 1.0}},
-        "training": {"steps": 600, "batch_size": 8},
+        "training": {"steps": 1200, "batch_size": 8},
     },
 }
 PHANTOMS = {
