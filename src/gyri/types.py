@@ -72,6 +72,33 @@ class ConditionLayout:
         """Length ``D`` of the vector; 0 when nothing is conditioned on."""
         return self.slices[-1][1] + 1 if self.slices else 0
 
+    def levels(self, column: int, need: str) -> tuple[int, int]:
+        """Return ``(start, stop)`` of a categorical column's one-hot code.
+
+        Parameters
+        ----------
+        column : counted from 0.
+        need : what asks for it and why, for the message.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column, or it has no two levels.
+        """
+        count = len(self.slices)
+        if not 0 <= column < count:
+            raise UsageError(
+                f"column is {column}; the condition has {count} columns, as the recipe has {count} "
+                f"conditions, counted from 0. {need}: name a categorical one under `conditions`."
+            )
+        start, stop = self.slices[column]
+        if stop - start < 2:
+            raise UsageError(
+                f"Column {column} of the condition holds a number or a single level and is no "
+                f"categorical column with two levels or more. {need}. Choose another column."
+            )
+        return start, stop
+
     def drop(self, condition: Tensor, dropped: Tensor) -> Tensor:
         """Make values missing.
 

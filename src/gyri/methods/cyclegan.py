@@ -76,18 +76,8 @@ class CycleGANConfig:
 
 def _code(config: CycleGANConfig, spec: ItemSpec) -> tuple[int, int]:
     """Return where in a condition vector the bits of source and target lie."""
-    columns = spec.condition.slices
-    if not 0 <= config.column < len(columns):
-        raise UsageError(
-            f"column is {config.column}; the condition has {len(columns)} columns, counted from 0. "
-            "CycleGAN translates between levels of one: name it under `conditions`."
-        )
-    start, stop = columns[config.column]
-    if stop - start < 2:
-        raise UsageError(
-            f"Column {config.column} of the condition is no categorical column with two levels or "
-            "more; CycleGAN translates between two. Choose another column."
-        )
+    need = "CycleGAN translates between levels of one column"
+    start, stop = spec.condition.levels(config.column, need)
     pair = (config.source, config.target)
     if config.source == config.target or not all(0 <= level < stop - start for level in pair):
         raise UsageError(

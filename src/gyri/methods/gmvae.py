@@ -74,19 +74,7 @@ class GMVAEConfig:
         """Return where the class lies in a condition vector, (0, K) if it is not in there."""
         if self.column is None:
             return 0, self.classes or 0
-        slices = spec.condition.slices
-        if self.column not in range(len(slices)):
-            raise UsageError(
-                f"column is {self.column}, and the recipe has {len(slices)} conditions, counted "
-                "from 0. Name the class among the conditions."
-            )
-        start, stop = slices[self.column]
-        if stop - start < 2:
-            raise UsageError(
-                f"column {self.column} holds a number or a single level; a mixture needs a "
-                "categorical condition of two levels or more."
-            )
-        return start, stop
+        return spec.condition.levels(self.column, "A mixture by class needs classes")
 
 
 @METHODS.register("gmvae", GMVAEConfig)

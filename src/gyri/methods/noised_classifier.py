@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gyri.errors import UsageError
 from gyri.registry import METHODS
 from gyri.sampling.preconditioning import noise_level, over_items
 from gyri.sampling.schedules import Level, ScheduleName, VPSchedule
@@ -55,18 +54,7 @@ class NoisedClassifierConfig:
 
 def _target_slice(config: NoisedClassifierConfig, spec: ItemSpec) -> slice:
     """Where the target's one-hot code lies in a condition vector."""
-    columns = spec.condition.slices
-    if not 0 <= config.column < len(columns):
-        raise UsageError(
-            f"column is {config.column}; the condition has {len(columns)} columns, counted from 0."
-        )
-    start, stop = columns[config.column]
-    if stop - start < 2:
-        raise UsageError(
-            f"Column {config.column} of the condition is no categorical column with two levels or "
-            "more; a classifier needs one. Choose another column."
-        )
-    return slice(start, stop)
+    return slice(*spec.condition.levels(config.column, "A classifier needs classes"))
 
 
 @METHODS.register("noised_classifier", NoisedClassifierConfig)

@@ -82,18 +82,7 @@ class SMOTE(Method):
                 f"smote needs one item a volume, this view makes {spec.items_per_volume}. "
                 "Use `view: volume` or `view: stack`."
             )
-        columns = spec.condition.slices
-        if not 0 <= config.column < len(columns):
-            raise UsageError(
-                f"column is {config.column}; the condition has {len(columns)} columns, counted "
-                "from 0. SMOTE needs classes: name a categorical column under `conditions`."
-            )
-        self.start, self.stop = columns[config.column]
-        if self.stop - self.start < 2:
-            raise UsageError(
-                f"Column {config.column} of the condition is no categorical column with two levels "
-                "or more; SMOTE needs classes. Choose another column."
-            )
+        self.start, self.stop = spec.condition.levels(config.column, "SMOTE needs classes")
 
     def fit(self, x: Tensor, condition: Tensor) -> dict[str, float]:
         """Keep codes and classes of (N, C, *S) items; subjects of no known class are left out.
