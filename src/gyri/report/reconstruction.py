@@ -65,11 +65,10 @@ def reconstruction_figure(
 def walk_figure(walks: Sequence[Walk], spacing_mm: Spacing, title: str) -> Figure:
     """Draw walks through a code: a row each, a mid-slice from above at every stop."""
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = max(len(walk.stops) for walk in walks)
     size = (INCHES * columns * 0.8, INCHES * len(walks) + 0.5)
-    figure = Figure(figsize=size, facecolor="black", layout=ConstrainedLayoutEngine(hspace=0.06))
+    figure = Figure(figsize=size, facecolor="black", layout="constrained")
     figure.suptitle(title, color="#d8dde3", fontsize=8)
     grid = figure.subplots(len(walks), columns, squeeze=False)
     for axes, walk in zip(grid, walks):
@@ -80,8 +79,8 @@ def walk_figure(walks: Sequence[Walk], spacing_mm: Spacing, title: str) -> Figur
             pixels = colour(tile(volume, spacing_mm, planes=("axial",)), window)
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
             axis.set_title(stop, color="#d8dde3", fontsize=7, pad=2)
-        label = axes[0].text(0, -0.03, walk.label, color="#d8dde3", fontsize=7, va="top")
-        label.set(transform=axes[0].transAxes, in_layout=False)
+        # A line of its own above the first stop.
+        axes[0].set_title(f"{walk.label}\n ", loc="left", color="#d8dde3", fontsize=7, pad=2)
     return figure
 
 
