@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from gyri.methods.vae import VAE, ReconstructionConfig, VAEConfig
+from gyri.methods.gaussian_autoencoder import ReconstructionConfig
+from gyri.methods.vae import VAE, VAEConfig
 from gyri.networks.dense import DenseConfig, DenseDecoder, DenseEncoder
 from gyri.recipe import TrainingConfig
 from gyri.training.data import Feed, ResidentVolumes

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from gyri.errors import UsageError
+from gyri.methods.gaussian_autoencoder import ReconstructionConfig
 from gyri.methods.gmvae import GMVAE, GMVAEConfig
-from gyri.methods.vae import VAE, ReconstructionConfig, VAEConfig
+from gyri.methods.vae import VAE, VAEConfig
 from gyri.runtime.streams import SampleRng
 from gyri.types import Batch, ConditionLayout, ItemSpec, Progress, capabilities
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from gyri.errors import UsageError
-from gyri.methods.vae import VAE, ReconstructionConfig, VAEConfig
+from gyri.methods.gaussian_autoencoder import ReconstructionConfig
+from gyri.methods.vae import VAE, VAEConfig
 from gyri.networks.conv_autoencoder import ConvAutoencoderConfig, ConvDecoder, ConvEncoder
 from gyri.networks.dense import (
     ConditionPrior,

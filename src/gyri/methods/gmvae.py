@@ -15,53 +15,32 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from gyri.errors import UsageError
-from gyri.methods.vae import ReconstructionConfig
+from gyri.methods.gaussian_autoencoder import CodeConfig, GaussianAutoencoder
 from gyri.nn.variational import DiagonalGaussian
 from gyri.registry import METHODS
-from gyri.sampling.latent import ZPer, decode_latents, draw_latents
-from gyri.types import (
-    Batch,
-    ItemSpec,
-    Lift,
-    Loss,
-    Method,
-    NetworkSpec,
-    OptimiserConfig,
-    Phase,
-    Progress,
-    SampleRng,
-)
+from gyri.types import Batch, ItemSpec, Loss, NetworkSpec, Progress, SampleRng
 
 
 @dataclass(frozen=True, kw_only=True)
-class GMVAEConfig:
-    """Settings of `GMVAE`.
+class GMVAEConfig(CodeConfig):
+    """Settings of `GMVAE`; see `gyri.methods.gaussian_autoencoder.CodeConfig`.
 
     Parameters
     ----------
     classes : K, Gaussians of the code that are found without labels; or
     column : which column of the condition is the class, counted from 0; a categorical one. One of
         the two. An item whose class is missing counts for every class, in proportion to q(y|x).
-    latent_size : length of the code.
-    reconstruction : see `gyri.methods.vae.ReconstructionConfig`.
     beta : weight of both divergences, that of the code and that of the class.
     classifying : weight of the cross-entropy of q(y|x) where the class is known.
-    z_per : ``volume`` gives all items of a sampled volume one code, ``item`` gives each its own.
-    items_per_call : most items that are decoded at once; bounds memory.
     """
 
     classes: int | None = None
     column: int | None = None
-    latent_size: int = 256
-    reconstruction: ReconstructionConfig = ReconstructionConfig()
-    beta: float = 1.0
     classifying: float = 1.0
-    z_per: ZPer = "volume"
-    optimiser: OptimiserConfig = OptimiserConfig(lr=3e-4)
-    items_per_call: int = 64
 
     def __post_init__(self) -> None:
         """Refuse a mixture of none, and one whose classes are both known and to be found."""
+        super().__post_init__()
         if (self.classes is None) == (self.column is None):
             raise UsageError(
                 "Give one of classes (how many are to be found) and column (which condition is "
@@ -78,15 +57,13 @@ class GMVAEConfig:
 
 
 @METHODS.register("gmvae", GMVAEConfig)
-class GMVAE(Method):
+class GMVAE(GaussianAutoencoder):
     """Gaussian-mixture VAE: a code with one Gaussian for each class, known or found."""
 
     config: GMVAEConfig
 
     def __init__(self, config: GMVAEConfig, spec: ItemSpec, networks: dict[str, nn.Module]) -> None:
         super().__init__(config, spec, networks)
-        self.phases = (Phase("autoencoder", tuple(networks), "autoencoder"),)
-        self.optimisers = {"autoencoder": config.optimiser}
         start, stop = config.span(spec)
         self.classes = stop - start
 
@@ -133,10 +110,6 @@ class GMVAE(Method):
     def _posterior(self, batch: Batch, of_class: Tensor) -> DiagonalGaussian:
         label = torch.cat([batch.condition, of_class], dim=1)
         return DiagonalGaussian.of(self.networks["encoder"](batch.x, label, batch.position))
-
-    def decode(self, z: Tensor, condition: Tensor, position: Tensor | None) -> Tensor:
-        """Return items (B, C, *S) of codes (B, L)."""
-        return self.networks["decoder"](z, condition, position).float()
 
     def _given(self, batch: Batch, of_class: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return error and divergence of the code (B,) of items of the class `of_class` (B, K)."""
@@ -192,31 +165,9 @@ class GMVAE(Method):
         """Return the posterior's mean (B, L) under the known or the likeliest class."""
         return self._posterior(batch, self.likeliest(batch)).mean
 
-    @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> Tensor:
-        """Decode the posterior's mean under the known or the likeliest class."""
-        return self.decode(self.codes(batch), batch.condition, batch.position)
-
-    @torch.no_grad()
-    def sample(self, lift: Lift, condition: Tensor, rng: SampleRng) -> Tensor:
-        """Decode codes of the known class, or of one drawn with equal chances.
-
-        Parameters
-        ----------
-        lift : how items sit in a volume.
-        condition : (V, D).
-        rng : one stream a volume.
-
-        Returns
-        -------
-        Tensor
-            (V, C, I, J, K).
-        """
-        config, count = self.config, self.spec.items_per_volume
+    def prior_of_volumes(self, condition: Tensor, rng: SampleRng) -> DiagonalGaussian:
+        """Return the prior of the known class, or of one drawn with equal chances."""
         label = self.known_class(condition)
         drawn = (rng.uniform() * self.classes).long().clamp_max(self.classes - 1)
         found = one_hot(drawn, self.classes).to(label)
-        of_class = torch.where(label.sum(1, keepdim=True) > 0, label, found)
-        noise = draw_latents(rng, config.latent_size, count, config.z_per)
-        z = self._prior(of_class.repeat_interleave(count, dim=0)).at(noise)
-        return decode_latents(self.decode, z, lift, condition, config.items_per_call)
+        return self._prior(torch.where(label.sum(1, keepdim=True) > 0, label, found))

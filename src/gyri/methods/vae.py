@@ -1,9 +1,7 @@
 """Variational autoencoder, conditional where the recipe has conditions.
 
 Kingma & Welling, 2013, arXiv:1312.6114; Sohn et al., 2015 (conditional); Higgins et al., 2017
-(beta); Kingma et al., 2016, arXiv:1606.04934, appendix C.8 (free bits). The reconstruction error is
-summed over voxels and the divergence over the code, both of one item: a mean over voxels would
-weigh the divergence by their number, and the code would collapse.
+(beta); Kingma et al., 2016, arXiv:1606.04934, appendix C.8 (free bits).
 """
 
 from __future__ import annotations
@@ -12,100 +10,38 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gyri.errors import UsageError
-from gyri.nn.variational import DiagonalGaussian, log_cosh
+from gyri.methods.gaussian_autoencoder import CodeConfig, GaussianAutoencoder
+from gyri.nn.variational import DiagonalGaussian
 from gyri.registry import METHODS
-from gyri.sampling.latent import ZPer, decode_latents, draw_latents
-from gyri.types import (
-    Batch,
-    ItemSpec,
-    Lift,
-    Loss,
-    Method,
-    NetworkSpec,
-    OptimiserConfig,
-    Phase,
-    Progress,
-    SampleRng,
-)
+from gyri.types import Batch, ItemSpec, Loss, NetworkSpec, Progress, SampleRng
 
 ACTIVE_NATS = 0.01
 """A dimension of the code whose divergence is below says nothing about the item."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionConfig:
-    """How far a reconstruction is from its item, of residuals t in units of `scale`.
+class VAEConfig(CodeConfig):
+    """Settings of `VAE`; see `gyri.methods.gaussian_autoencoder.CodeConfig`.
 
     Parameters
     ----------
-    loss : ``mse`` is ``t^2 / 2``, ``l1`` is ``|t|``, ``logcosh`` is ``ln(cosh(a t)) / a``. At equal
-        `scale` and ``a = 1`` they are close for small residuals to none (l1), and equal
-        (mse, logcosh).
-    sharpness : a of ``logcosh``; try 1, 10, 100.
-    scale : residual in units of the prepared range (1 from darkest to brightest) that counts as 1.
-    """
-
-    loss: Literal["mse", "l1", "logcosh"] = "mse"
-    sharpness: float = 1.0
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse a scale or sharpness of which no loss can be made."""
-        if self.scale <= 0 or self.sharpness <= 0:
-            raise UsageError(
-                f"reconstruction has scale {self.scale:g} and sharpness {self.sharpness:g}; both "
-                "must be above 0."
-            )
-
-    def error(self, x: Tensor, rebuilt: Tensor) -> Tensor:
-        """Return the error (B,) of items (B, C, *S) in [-1, 1], summed over voxels."""
-        residual = (x - rebuilt.float()) / (2 * self.scale)
-        if self.loss == "mse":
-            of_voxel = residual.square() / 2
-        elif self.loss == "l1":
-            of_voxel = residual.abs()
-        else:
-            of_voxel = log_cosh(residual, self.sharpness)
-        return of_voxel.flatten(1).sum(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VAEConfig:
-    """Settings of `VAE`.
-
-    Parameters
-    ----------
-    latent_size : length of the code.
-    reconstruction : see `ReconstructionConfig`.
-    beta : weight of the divergence.
     kl_warmup : share of the horizon over which `beta` rises from 0.
     free_bits : nats of divergence a dimension of an item's code that cost nothing.
     prior : ``standard``, or ``learned``: a Gaussian of its own for each condition.
-    z_per : ``volume`` gives all items of a sampled volume one code (slices then differ by their
-        position alone), ``item`` gives each its own, as published for single slices.
-    items_per_call : most items that are decoded at once; bounds memory.
     """
 
-    latent_size: int = 256
-    reconstruction: ReconstructionConfig = ReconstructionConfig()
-    beta: float = 1.0
     kl_warmup: float = 0.0
     free_bits: float = 0.0
     prior: Literal["standard", "learned"] = "standard"
-    z_per: ZPer = "volume"
-    optimiser: OptimiserConfig = OptimiserConfig(lr=3e-4)
-    items_per_call: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse weights and shares out of range."""
-        if self.latent_size < 1 or self.beta < 0 or self.free_bits < 0:
-            raise UsageError(
-                f"latent_size is {self.latent_size}, beta {self.beta:g} and free_bits "
-                f"{self.free_bits:g}; give a latent_size of at least 1 and no negative weights."
-            )
+        """Refuse free bits and shares out of range."""
+        super().__post_init__()
+        if self.free_bits < 0:
+            raise UsageError(f"free_bits is {self.free_bits:g}; it must not be negative.")
         if not 0 <= self.kl_warmup <= 1:
             raise UsageError(f"kl_warmup is {self.kl_warmup:g}; it is a share from 0 to 1.")
 
@@ -120,15 +56,10 @@ class VAEConfig:
 
 
 @METHODS.register("vae", VAEConfig)
-class VAE(Method):
+class VAE(GaussianAutoencoder):
     """Variational autoencoder: fast and stable, blurred; conditional where there are conditions."""
 
     config: VAEConfig
-
-    def __init__(self, config: VAEConfig, spec: ItemSpec, networks: dict[str, nn.Module]) -> None:
-        super().__init__(config, spec, networks)
-        self.phases = (Phase("autoencoder", tuple(networks), "autoencoder"),)
-        self.optimisers = {"autoencoder": config.optimiser}
 
     @classmethod
     def network_specs(cls, config: VAEConfig, spec: ItemSpec) -> dict[str, NetworkSpec]:
@@ -166,10 +97,6 @@ class VAE(Method):
         zeros = condition.new_zeros(len(condition), self.config.latent_size)
         return DiagonalGaussian(zeros, zeros)
 
-    def decode(self, z: Tensor, condition: Tensor, position: Tensor | None) -> Tensor:
-        """Return items (B, C, *S) of codes (B, L)."""
-        return self.networks["decoder"](z, condition, position).float()
-
     def _terms(self, batch: Batch, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """Return the reconstruction error (B,) and the divergence (B, L)."""
         posterior = self.posterior(batch)
@@ -203,27 +130,6 @@ class VAE(Method):
         """Return the posterior's mean (B, L)."""
         return self.posterior(batch).mean
 
-    @torch.no_grad()
-    def reconstruct(self, batch: Batch) -> Tensor:
-        """Decode the posterior's mean."""
-        return self.decode(self.codes(batch), batch.condition, batch.position)
-
-    @torch.no_grad()
-    def sample(self, lift: Lift, condition: Tensor, rng: SampleRng) -> Tensor:
-        """Decode codes drawn from the prior; the decoder's mean is shown, without noise.
-
-        Parameters
-        ----------
-        lift : how items sit in a volume.
-        condition : (V, D).
-        rng : one stream a volume.
-
-        Returns
-        -------
-        Tensor
-            (V, C, I, J, K).
-        """
-        config, count = self.config, self.spec.items_per_volume
-        noise = draw_latents(rng, config.latent_size, count, config.z_per)
-        z = self.prior(condition.repeat_interleave(count, dim=0)).at(noise)
-        return decode_latents(self.decode, z, lift, condition, config.items_per_call)
+    def prior_of_volumes(self, condition: Tensor, rng: SampleRng) -> DiagonalGaussian:
+        """Return the prior for each condition."""
+        return self.prior(condition)

@@ -39,6 +39,13 @@ class DiagonalGaussian:
         """Return N(0, 1) in the shape of `like`."""
         return cls(torch.zeros_like(like.mean), torch.zeros_like(like.mean))
 
+    def repeat(self, count: int) -> DiagonalGaussian:
+        """Return each item's Gaussian `count` times over, (B * count, L), its copies together."""
+        return DiagonalGaussian(
+            self.mean.repeat_interleave(count, dim=0),
+            self.log_variance.repeat_interleave(count, dim=0),
+        )
+
     def at(self, noise: Tensor) -> Tensor:
         """Return ``mean + std * noise``: a draw, differentiable in the parameters."""
         return self.mean + (self.log_variance / 2).exp() * noise
