@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gyri.methods.gaussian_autoencoder import ReconstructionConfig
 from gyri.methods.vae import VAE, VAEConfig
-from gyri.networks.dense import DenseConfig, DenseDecoder, DenseEncoder
+from gyri.networks.dense import DenseConfig, DenseDecoder, DenseDecoderConfig, DenseEncoder
 from gyri.recipe import TrainingConfig
 from gyri.training.data import Feed, ResidentVolumes
 from gyri.training.loop import Trainer
@@ -45,10 +45,10 @@ def build(spec: ItemSpec) -> VAE:
         reconstruction=ReconstructionConfig(loss="logcosh", scale=1.0),
         optimiser=OptimiserConfig(lr=3e-4),
     )
-    specs, own = VAE.network_specs(config, spec), DenseConfig()
+    specs = VAE.network_specs(config, spec)
     networks = {
-        "encoder": DenseEncoder(own, specs["encoder"]),
-        "decoder": DenseDecoder(own, specs["decoder"]),
+        "encoder": DenseEncoder(DenseConfig(), specs["encoder"]),
+        "decoder": DenseDecoder(DenseDecoderConfig(), specs["decoder"]),
     }
     return VAE(config, spec, networks)
 

@@ -27,7 +27,7 @@ from gyri.errors import DataError, UsageError
 from gyri.prepare.pipeline import prepare
 from gyri.prepare.plan import Choices
 from gyri.recipe import Recipe
-from gyri.registry import METHODS, SOURCES
+from gyri.registry import SOURCES
 from gyri.report.release import release
 from gyri.runtime.device import machine, pick_device
 from gyri.runtime.progress import progress_bar
@@ -37,7 +37,7 @@ from gyri.training import log
 from gyri.training import run as runs
 from gyri.training.run import Model, Run
 from gyri.training.scoring import score
-from gyri.types import Sampler, capabilities
+from gyri.types import Sampler
 
 if TYPE_CHECKING:
     from gyri.evaluation.scores import Scores
@@ -351,7 +351,7 @@ def reconstruct(
         name, original, arms = made.typical()
         figure = reconstruction_figure(original, arms, made.cohort.grid.spacing_mm, f"sub-{name}")
         (made.root / "paired.png").write_bytes(png(figure))
-        if "Autoencoder" in capabilities(METHODS[Run.read(run).recipe.method.name].component):
+        if "Autoencoder" in Run.read(run).capabilities:
             _picture_code(Path(run), Path(cohort), made.root, options)
     return made
 

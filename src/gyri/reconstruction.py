@@ -142,7 +142,7 @@ def reconstruct(
 
 def _ways(run: Run, strengths: Sequence[float] | None) -> dict[str, float | None]:
     """Name the arms: strengths for an `Editor`, one without for a `Reconstructor`."""
-    able = capabilities(METHODS[run.recipe.method.name].component)
+    able = run.capabilities
     if strengths is None and "Reconstructor" in able:
         return {"reconstruction": None}
     if "Editor" not in able:

@@ -40,8 +40,14 @@ def test_counts_are_taken_as_they_are(people: pd.DataFrame) -> None:
     assert split.value_counts().to_dict() == sizes
 
 
+def test_shares_may_be_in_any_unit(people: pd.DataFrame) -> None:
+    fractions = {"TRAIN": 0.48, "VAL": 0.06, "HOLD": 0.44, "TEST": 0.02}
+    percentages = {name: 100 * share for name, share in fractions.items()}
+    assert split_totals(len(people), percentages) == split_totals(len(people), fractions)
+
+
 @pytest.mark.parametrize(
-    "sizes", [{"TRAIN": 10, "HOLD": 5}, {"TRAIN": -1.0, "HOLD": 2.0}, {"TRIAN": 1.0}]
+    "sizes", [{"TRAIN": 0.0, "HOLD": 0.0}, {"TRAIN": -1.0, "HOLD": 2.0}, {"TRIAN": 1.0}]
 )
 def test_sizes_that_cannot_be(people: pd.DataFrame, sizes: dict[str, float]) -> None:
     with pytest.raises(UsageError):

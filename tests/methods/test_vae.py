@@ -16,6 +16,7 @@ from gyri.networks.dense import (
     ConditionPriorConfig,
     DenseConfig,
     DenseDecoder,
+    DenseDecoderConfig,
     DenseEncoder,
 )
 from gyri.runtime.streams import SampleRng
@@ -70,7 +71,7 @@ def dense(spec, config, hidden=(32,)):
     specs = VAE.network_specs(config, spec)
     networks = {
         "encoder": DenseEncoder(DenseConfig(hidden=hidden), specs["encoder"]),
-        "decoder": DenseDecoder(DenseConfig(hidden=hidden), specs["decoder"]),
+        "decoder": DenseDecoder(DenseDecoderConfig(hidden=hidden), specs["decoder"]),
     }
     if "prior" in specs:
         networks["prior"] = ConditionPrior(ConditionPriorConfig(), specs["prior"])

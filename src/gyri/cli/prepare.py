@@ -33,7 +33,7 @@ class Command:
     channels: tuple[str, ...] = ("T1w",)
     """Modalities."""
     split: tuple[float, float, float, float] | None = None
-    """Shares or counts of TRAIN, VAL, HOLD and TEST; by default 150 : 22 : 100 : 30."""
+    """Shares of TRAIN, VAL, HOLD and TEST, in any unit; by default 150 : 22 : 100 : 30."""
     stratify: tuple[str, ...] | None = None
     """Columns that the split follows; by default age, sex, cdr, group, site, scanner as there."""
     mask: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -45,7 +45,10 @@ class Command:
                 f"Differential privacy: epsilon {spent['epsilon']:.3g} at delta "
                 f"{spent['delta']:.2g} a {spent['unit']}"
             )
-        print(f"Next: gyri sample {run.root} --num 32")
+        if "Sampler" in run.capabilities:
+            print(f"Next: gyri sample {run.root} --num 32")
+        elif "Translator" in run.capabilities:
+            print(f"Next: gyri translate {run.root} {self.data} --to CONDITION=LEVEL --out OUT")
 
 
 def main(arguments: list[str]) -> None:

@@ -45,7 +45,7 @@ def split_subjects(
     Parameters
     ----------
     subjects : one row a subject, index is the label.
-    sizes : split -> fraction (summing to 1) or count (summing to the number of subjects);
+    sizes : split -> its share, in any unit: fractions, percentages, numbers of subjects;
         `DEFAULT_SIZES` when None.
     stratify : columns; float columns are cut into quantile bins, a missing value is a level.
     seed : another seed gives another deal.
@@ -59,7 +59,7 @@ def split_subjects(
     ------
     UsageError
         A subject that comes twice (rows of sessions or slices cannot be dealt), an unknown column
-        or split, or sizes that are neither fractions nor counts of these subjects.
+        or split, or a size below 0.
     """
     if not subjects.index.is_unique:
         twice = sorted(set(map(str, subjects.index[subjects.index.duplicated()])))
@@ -91,7 +91,7 @@ def split_subjects(
 
 
 def split_totals(count: int, sizes: Mapping[str, float]) -> dict[str, int]:
-    """Turn fractions or counts into the number of subjects of each split (largest remainder)."""
+    """Turn shares in any unit into the number of subjects of each split (largest remainder)."""
     if unknown := [name for name in sizes if name not in SPLITS]:
         raise UsageError(
             f"There is no split {unknown[0]!r}.{nearest(unknown[0], SPLITS)} "
@@ -101,12 +101,9 @@ def split_totals(count: int, sizes: Mapping[str, float]) -> dict[str, int]:
     if (given < 0).any() or not np.isfinite(given).all():
         raise UsageError(f"Split sizes must not be negative; got {dict(sizes)}.")
     total = given.sum()
-    if abs(total - 1) > 1e-6 and total != count:
-        raise UsageError(
-            f"Split sizes {dict(sizes)} sum to {total:g}; expected fractions that sum to 1, "
-            f"or counts that sum to the {count} subjects."
-        )
-    exact = given if total == count else given * count
+    if not total:
+        raise UsageError(f"Split sizes {dict(sizes)} leave every subject out; give one above 0.")
+    exact = given * count / total
     floor = np.floor(exact + 1e-9).astype(int)
     remainder = exact - floor
     for index in np.argsort(-remainder, kind="stable")[: count - floor.sum()]:

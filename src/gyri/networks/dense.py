@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,14 @@ from gyri.nn.layers import zero_init
 from gyri.registry import NETWORKS
 from gyri.types import NetworkSpec
 
+EMPTY = -1.0
+"""Background, in the range of items."""
+MEAN_RATE = 10.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseConfig:
-    """Settings of `DenseEncoder` and `DenseDecoder`.
+    """Settings of `DenseEncoder`.
 
     Parameters
     ----------
@@ -31,6 +36,21 @@ class DenseConfig:
     """
 
     hidden: tuple[int, ...] = (512,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseDecoderConfig(DenseConfig):
+    """Settings of `DenseDecoder`; see `DenseConfig`.
+
+    Parameters
+    ----------
+    output : ``tanh``, as published: a sigmoid between -1 and 1, whose every hidden unit starts with
+        a random image of its own; what training has not unlearned of them stays as speckle.
+        ``linear`` starts from an empty image, -1 everywhere, and has no bounds. It learns the mean
+        image `MEAN_RATE` times as fast as the rest, or the code would have to tell it.
+    """
+
+    output: Literal["tanh", "linear"] = "tanh"
 
 
 class Label(nn.Module):
@@ -78,21 +98,26 @@ class DenseEncoder(nn.Module):
         return self.layers(torch.cat([x.flatten(1), self.label(condition, position)], dim=1))
 
 
-@NETWORKS.register("dense_decoder", DenseConfig)
+@NETWORKS.register("dense_decoder", DenseDecoderConfig)
 class DenseDecoder(nn.Module):
     """Fully connected network from a code, condition and position to an item in [-1, 1]."""
 
-    def __init__(self, config: DenseConfig, spec: NetworkSpec) -> None:
+    def __init__(self, config: DenseDecoderConfig, spec: NetworkSpec) -> None:
         super().__init__()
         self.label = Label(spec)
         self.item = (spec.out_channels, *spec.shape)
         sizes = [spec.latent_size + self.label.size, *config.hidden[::-1], math.prod(self.item)]
         self.layers = relu_layers(sizes)
+        self.mean = None
+        if config.output == "linear":
+            zero_init(self.layers[-1])
+            self.mean = nn.Parameter(torch.full((math.prod(self.item),), EMPTY / MEAN_RATE))
 
     def forward(self, z: Tensor, condition: Tensor, position: Tensor | None = None) -> Tensor:
-        """(B, L), (B, D), (B, P) -> (B, C, *S); tanh is a sigmoid between -1 and 1."""
+        """(B, L), (B, D), (B, P) -> (B, C, *S)."""
         x = self.layers(torch.cat([z, self.label(condition, position)], dim=1))
-        return x.tanh().unflatten(1, self.item)
+        x = x.tanh() if self.mean is None else x + MEAN_RATE * self.mean
+        return x.unflatten(1, self.item)
 
 
 @dataclass(frozen=True, kw_only=True)

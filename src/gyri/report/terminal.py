@@ -28,9 +28,10 @@ def terminal_summary(scores: Mapping[str, Any]) -> Group:
         leads.
     """
     counts = scores.get("n") or {}
+    made, real = number(counts.get("generated")), number(counts.get("HOLD"))
     table = Table(
         title=f"{escape(str(scores.get('generated', 'Synthetic')))}: "
-        f"{number(counts.get('generated'))} synthetic against {number(counts.get('HOLD'))} HOLD",
+        f"{made} synthetic against {real} held-out",
         title_justify="left",
         caption="↓ lower, ↑ higher is better, ≈ best near the real ceiling or its target",
         caption_justify="left",

@@ -27,6 +27,7 @@ from gyri.cohort.prepared import PreparedCohort
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, UsageError
 from gyri.recipe import Recipe, build_method, build_view, load_recipe
+from gyri.registry import METHODS
 from gyri.runtime import distributed
 from gyri.runtime.device import machine, peak_memory_gib, pick_device
 from gyri.runtime.progress import progress_bar
@@ -37,7 +38,7 @@ from gyri.training.data import Feed, encode_conditions, load_split
 from gyri.training.labels import width
 from gyri.training.log import JsonLog
 from gyri.training.loop import Clock, Trainer, load_weights
-from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method, Progress
+from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method, Progress, capabilities
 from gyri.views.base import View
 
 Preview = Callable[["Model", Path], None]
@@ -95,6 +96,11 @@ class Run:
     def schema(self) -> ConditionSchema:
         """What the run is conditioned on."""
         return ConditionSchema.from_json(self.info["schema"])
+
+    @property
+    def capabilities(self) -> list[str]:
+        """What the run's method can do; see `gyri.types.CAPABILITIES`."""
+        return capabilities(METHODS[self.recipe.method.name].component)
 
     def checkpoint(self, step: int | None = None) -> Path:
         """Return the newest checkpoint folder, or that of `step`.

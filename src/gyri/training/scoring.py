@@ -36,7 +36,7 @@ NO_ROW = -1
 
 def can_score(run: Run) -> bool:
     """Say whether the run's method gives a loss."""
-    return "Scorer" in capabilities(METHODS[run.recipe.method.name].component)
+    return "Scorer" in run.capabilities
 
 
 def score(
