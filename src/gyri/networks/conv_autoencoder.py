@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from gyri.errors import UsageError
-from gyri.nn.embedding import ConditionEmbedding
-from gyri.nn.layers import conv, group_norm, over_space, upsample_convolve
+from gyri.nn.embedding import ConditionEmbedding, Label
+from gyri.nn.layers import conv, group_norm, over_space, upsample_convolve, zero_init
+from gyri.nn.mean_image import MeanImage
 from gyri.registry import NETWORKS
 from gyri.types import NetworkSpec
 
@@ -92,11 +93,12 @@ class ConvEncoder(nn.Module):
 
 @NETWORKS.register("conv_decoder", ConvAutoencoderConfig)
 class ConvDecoder(nn.Module):
-    """Doublings and convolutions from a code, condition and position to an item in [-1, 1]."""
+    """Doublings and convolutions from code, condition and position to what differs from a mean."""
 
     def __init__(self, config: ConvAutoencoderConfig, spec: NetworkSpec) -> None:
         super().__init__()
         dims, width = len(spec.shape), config.condition_width
+        self.features = Label(spec.condition_size, spec.position_size)
         widths = config.widths[::-1]
         self.label = ConditionEmbedding(spec.condition_size, spec.position_size, width)
         *finer, base = [torch.Size(grid) for grid in grids(spec.shape, len(widths))]
@@ -105,7 +107,8 @@ class ConvDecoder(nn.Module):
         self.spread = nn.Linear(spec.latent_size, math.prod(self.base))
         sizes = [*widths, widths[-1]]
         self.stages = nn.ModuleList(Stage(conv(dims, a, b), width) for a, b in pairwise(sizes))
-        self.out = conv(dims, widths[-1], spec.out_channels, 1)
+        self.out = zero_init(conv(dims, widths[-1], spec.out_channels, 1))
+        self.mean = MeanImage(self.features.size, (spec.out_channels, *spec.shape))
 
     def forward(self, z: Tensor, condition: Tensor, position: Tensor | None = None) -> Tensor:
         """(B, L), (B, D), (B, P) -> (B, C, *S)."""
@@ -113,4 +116,4 @@ class ConvDecoder(nn.Module):
         x = self.spread(z).unflatten(1, self.base)
         for stage, grid in zip(self.stages, self.grids, strict=True):
             x = stage(x, label, grid)
-        return self.out(x).tanh()
+        return self.mean(self.out(x), self.features(condition, position))

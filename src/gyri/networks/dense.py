@@ -16,14 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gyri.nn.embedding import FourierFeatures
+from gyri.nn.embedding import Label
 from gyri.nn.layers import zero_init
+from gyri.nn.mean_image import MeanImage
 from gyri.registry import NETWORKS
 from gyri.types import NetworkSpec
-
-EMPTY = -1.0
-"""Background, in the range of items."""
-MEAN_RATE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +43,10 @@ class DenseDecoderConfig(DenseConfig):
     ----------
     output : ``tanh``, as published: a sigmoid between -1 and 1, whose every hidden unit starts with
         a random image of its own; what training has not unlearned of them stays as speckle.
-        ``linear`` starts from an empty image, -1 everywhere, and has no bounds. It learns the mean
-        image `MEAN_RATE` times as fast as the rest, or the code would have to tell it.
+        ``linear`` has no bounds and starts from an empty `gyri.nn.mean_image.MeanImage`.
     """
 
     output: Literal["tanh", "linear"] = "tanh"
-
-
-class Label(nn.Module):
-    """Condition and Fourier features of the position, side by side."""
-
-    def __init__(self, spec: NetworkSpec) -> None:
-        super().__init__()
-        self.features = FourierFeatures(spec.position_size) if spec.position_size else None
-        self.size = spec.condition_size
-        if self.features is not None:
-            self.size += self.features.out_size
-
-    def forward(self, condition: Tensor, position: Tensor | None) -> Tensor:
-        """(B, D) and (B, P) -> (B, size)."""
-        if self.features is None:
-            return condition
-        if position is None:
-            raise ValueError(
-                "This network was made for items with a position and got none. Pass the "
-                "position (B, P) that the view gives with its items."
-            )
-        return torch.cat([condition, self.features(position)], dim=1)
 
 
 def relu_layers(sizes: Sequence[int]) -> nn.Sequential:
@@ -89,7 +63,7 @@ class DenseEncoder(nn.Module):
 
     def __init__(self, config: DenseConfig, spec: NetworkSpec) -> None:
         super().__init__()
-        self.label = Label(spec)
+        self.label = Label(spec.condition_size, spec.position_size)
         voxels = spec.in_channels * math.prod(spec.shape)
         self.layers = relu_layers([voxels + self.label.size, *config.hidden, spec.latent_size])
 
@@ -104,20 +78,20 @@ class DenseDecoder(nn.Module):
 
     def __init__(self, config: DenseDecoderConfig, spec: NetworkSpec) -> None:
         super().__init__()
-        self.label = Label(spec)
+        self.label = Label(spec.condition_size, spec.position_size)
         self.item = (spec.out_channels, *spec.shape)
         sizes = [spec.latent_size + self.label.size, *config.hidden[::-1], math.prod(self.item)]
         self.layers = relu_layers(sizes)
         self.mean = None
         if config.output == "linear":
             zero_init(self.layers[-1])
-            self.mean = nn.Parameter(torch.full((math.prod(self.item),), EMPTY / MEAN_RATE))
+            self.mean = MeanImage(self.label.size, self.item)
 
     def forward(self, z: Tensor, condition: Tensor, position: Tensor | None = None) -> Tensor:
         """(B, L), (B, D), (B, P) -> (B, C, *S)."""
-        x = self.layers(torch.cat([z, self.label(condition, position)], dim=1))
-        x = x.tanh() if self.mean is None else x + MEAN_RATE * self.mean
-        return x.unflatten(1, self.item)
+        label = self.label(condition, position)
+        x = self.layers(torch.cat([z, label], dim=1)).unflatten(1, self.item)
+        return x.tanh() if self.mean is None else self.mean(x, label)
 
 
 @dataclass(frozen=True, kw_only=True)

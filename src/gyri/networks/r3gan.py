@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from gyri.errors import UsageError
-from gyri.nn.embedding import FourierFeatures, PositionKind
+from gyri.nn.embedding import FourierFeatures, PositionKind, given
 from gyri.nn.layers import CONVOLUTIONS, conv, memory_format, over_space, runner
 from gyri.nn.resample import SmoothDownsample, SmoothUpsample
 from gyri.registry import NETWORKS
@@ -188,11 +188,7 @@ class LabelEmbedding(nn.Module):
         """(B, D) and (B, P) -> (B, out_size)."""
         label = condition
         if self.position_size:
-            if position is None:
-                raise ValueError(
-                    "This network was made for items with a position and got none. Pass the "
-                    "position (B, P) that the view gives with its items."
-                )
+            position = given(position)
             coordinates = position if self.features is None else self.features(position)
             label = torch.cat([condition, coordinates], dim=1)
         return self.linear(self.mlp(label))

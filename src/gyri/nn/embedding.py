@@ -69,6 +69,38 @@ class FourierFeatures(nn.Module):
         return math.sqrt(2) * torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def given(position: Tensor | None) -> Tensor:
+    """Return `position`; raises `ValueError` where a network needs one and got none."""
+    if position is None:
+        raise ValueError(
+            "This network was made for items with a position and got none. Pass the position "
+            "(B, P) that the view gives with its items."
+        )
+    return position
+
+
+class Label(nn.Module):
+    """Condition and Fourier features of the position, side by side; nothing is learned.
+
+    Parameters
+    ----------
+    condition_size, position_size : D and P; either may be 0.
+    """
+
+    def __init__(self, condition_size: int, position_size: int) -> None:
+        super().__init__()
+        self.features = FourierFeatures(position_size) if position_size else None
+        self.size = condition_size
+        if self.features is not None:
+            self.size += self.features.out_size
+
+    def forward(self, condition: Tensor, position: Tensor | None) -> Tensor:
+        """(B, D) and (B, P) -> (B, size)."""
+        if self.features is None:
+            return condition
+        return torch.cat([condition, self.features(given(position))], dim=1)
+
+
 PositionKind = Literal["fourier", "raw"]
 """How coordinates enter: as `FourierFeatures`, or as the numbers they are."""
 
@@ -125,12 +157,7 @@ class ConditionEmbedding(nn.Module):
         if self.of_condition is not None:
             embedding = embedding + self.of_condition(condition)
         if self.of_position is not None:
-            if position is None:
-                raise ValueError(
-                    "This network was made for items with a position and got none. Pass the "
-                    "position (B, P) that the view gives with its items."
-                )
-            embedding = embedding + self.of_position(position)
+            embedding = embedding + self.of_position(given(position))
         return embedding
 
 

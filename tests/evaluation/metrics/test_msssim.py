@@ -87,7 +87,35 @@ def test_collapse_is_seen_and_the_mean_image_is_one(judge, cohort, changed):
     assert "S=1" in score.name
 
 
+def test_a_few_slices_are_compared_slice_by_slice():
+    from torchmetrics.functional.image import structural_similarity_index_measure as reference
+
+    x, y = fields(3, (14, 12, 3))
+    a, b = (torch.from_numpy(v.transpose(2, 0, 1).copy())[:, None] for v in (x, y))
+    _, full = reference(
+        a, b, gaussian_kernel=True, sigma=1.5, data_range=1.0, return_full_image=True
+    )
+    assert ms_ssim(x, y) == pytest.approx(float(full[..., 5:-5, 5:-5].mean()), abs=1e-5)
+
+
 def test_too_small_a_grid_is_refused():
-    x, y = fields(3, (10, 12, 12))
-    with pytest.raises(Refusal, match="smaller than the window"):
+    x, y = fields(3, (10, 10, 12))
+    with pytest.raises(Refusal, match="two axes shorter than the window"):
         ms_ssim(x, y)
+
+
+def test_one_brain_a_level_is_seen_within_the_level(judge, cohort, changed, monkeypatch):
+    monkeypatch.setattr("gyri.evaluation.metrics.msssim.LEAST_LEVEL", 3)
+    generated = cohort["generated"]
+    sexes = generated.table["sex"].to_numpy()
+    firsts = {sex: int(np.flatnonzero(sexes == sex)[0]) for sex in set(sexes)}
+    repeated = changed(generated.volumes[[firsts[sex] for sex in sexes]])
+    by_level = {
+        score.key: score
+        for score in Diversity().scores(judge.evidence(repeated), judge.study)
+        if score.key.startswith("msssim/delta/sex=")
+    }
+    assert set(by_level) == {"msssim/delta/sex=F", "msssim/delta/sex=M"}
+    for score in by_level.values():
+        assert score.value > 0.02
+        assert score.name.startswith("msssim_delta[S=1,sex=")

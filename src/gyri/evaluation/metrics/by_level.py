@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from gyri.evaluation.bootstrap import centred_interval, draw_counts
-from gyri.evaluation.labels import levels, shared_columns
+from gyri.evaluation.levels import Level, categorical_columns, found_levels
 from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, Score, Study
 from gyri.evaluation.metrics.frechet import (
     RELIABLE_SAMPLES,
@@ -16,7 +15,6 @@ from gyri.evaluation.metrics.frechet import (
     subset_counts,
     train_axes,
 )
-from gyri.evaluation.metrics.manifold import Rows
 from gyri.registry import METRICS
 
 DRAWS = 20
@@ -28,53 +26,6 @@ DRAWS_A_RESAMPLE = 5
 """Subsets of each resample of subjects behind the interval."""
 OTHERS = "other_levels"
 """Anchor: real people of the other levels in place of the samples."""
-
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """Rows of one level of a column.
-
-    Parameters
-    ----------
-    column, name : for example ``scanner`` and ``A``.
-    train, real, made : rows of TRAIN, of HOLD and of the samples.
-    others : rows of HOLD at any other level.
-    """
-
-    column: str
-    name: str
-    train: Rows
-    real: Rows
-    made: Rows
-    others: Rows
-
-    @property
-    def smallest(self) -> int:
-        """Rows of the smallest of the three sets."""
-        return min(len(self.train), len(self.real), len(self.made))
-
-    @property
-    def words(self) -> str:
-        """The level for a key, ``scanner=A``."""
-        return f"{self.column}={self.name}"
-
-
-def found_levels(column: str, generated: Evidence, study: Study) -> list[Level]:
-    """Return every level of a column that samples were made for."""
-    sides = (study.train, study.hold, generated)
-    train, real, made = (np.array(levels(e.volumes.table[column]), object) for e in sides)
-    known = np.array([level is not None for level in real])
-    return [
-        Level(
-            column,
-            name,
-            train=np.flatnonzero(train == name),
-            real=np.flatnonzero(real == name),
-            made=np.flatnonzero(made == name),
-            others=np.flatnonzero(known & (real != name)),
-        )
-        for name in sorted({level for level in made if level is not None})
-    ]
 
 
 def draw_distances(
@@ -139,13 +90,6 @@ class FrechetByLevel(Metric):
                 _unjudged(level) for level in found if len(usable) < 2 or level not in usable
             ]
         return scores
-
-
-def categorical_columns(generated: Evidence, study: Study) -> list[str]:
-    """Return the columns of samples, HOLD and TRAIN whose values are levels."""
-    asked = generated.volumes.table
-    hold, train = (shared_columns(asked, e.volumes.table) for e in (study.hold, study.train))
-    return [name for name in hold if hold[name] is False and train.get(name) is False]
 
 
 def first_axes(axes: FloatArray, n: int) -> FloatArray:

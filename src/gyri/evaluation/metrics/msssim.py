@@ -9,8 +9,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gyri.cohort.volumes import VolumeSet
 from gyri.evaluation.bootstrap import centred_interval, draw_counts
 from gyri.evaluation.features.extraction import num_workers
+from gyri.evaluation.levels import categorical_columns, found_levels
 from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, Score, Study
 from gyri.registry import METRICS
 
@@ -21,18 +23,31 @@ C1, C2 = 0.01**2, 0.03**2
 """For intensities in [0, 1]."""
 PAIRS = 1000
 ANCHOR_PAIRS = 150
+LEVEL_PAIRS = 250
+LEAST_LEVEL = 10
+"""Fewest volumes of a level among HOLD and among the samples."""
 
 Image = NDArray[np.float32]
 
 
 def num_scales(shape: tuple[int, ...]) -> int:
-    """Return the largest S <= 5 whose coarsest grid still holds the 11-voxel window; 0 if none."""
-    smallest = min(shape)
-    return sum(1 for s in range(len(WEIGHTS)) if smallest // 2**s >= WINDOW)
+    """Return the largest S <= 5 whose coarsest grid still holds the window; 0 if none.
+
+    An axis shorter than the window is no obstacle as long as two others hold it: see `ms_ssim`.
+    """
+    held = [size for size in shape if size >= WINDOW]
+    if len(held) < 2:
+        return 0
+    return sum(1 for s in range(len(WEIGHTS)) if min(held) // 2**s >= WINDOW)
 
 
 def _window(size: int) -> Image:
-    """Return the (size - 10, size) matrix of a valid convolution with the Gaussian window."""
+    """Return the (size - 10, size) matrix of a valid convolution with the Gaussian window.
+
+    The identity for an axis that is shorter.
+    """
+    if size < WINDOW:
+        return np.eye(size, dtype=np.float32)
     taps = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
     taps /= taps.sum()
     rows = size - WINDOW + 1
@@ -43,17 +58,17 @@ def _window(size: int) -> Image:
 
 
 def _smooth(image: Image) -> Image:
-    """Convolve (I, J, K) with the 11^3 Gaussian, valid part: one product with a matrix an axis."""
+    """Convolve (I, J, K) with the Gaussian, valid part: one product with a matrix an axis."""
     i, j, k = image.shape
     out = image @ _window(k).T
     out = _window(j) @ out
     return np.asarray((_window(i) @ out.reshape(i, -1)).reshape(-1, *out.shape[1:]))
 
 
-def halve(image: Image) -> Image:
-    """Average blocks of 2^3; a last odd layer is left out."""
-    i, j, k = (n // 2 for n in image.shape)
-    blocks = image[: 2 * i, : 2 * j, : 2 * k].reshape(i, 2, j, 2, k, 2)
+def halve(image: Image, steps: tuple[int, ...] = (2, 2, 2)) -> Image:
+    """Average blocks of `steps` voxels; a last layer that fills no block is left out."""
+    (a, i), (b, j), (c, k) = ((step, size // step) for step, size in zip(steps, image.shape))
+    blocks = image[: a * i, : b * j, : c * k].reshape(i, a, j, b, k, c)
     return np.asarray(blocks.mean((1, 3, 5)))
 
 
@@ -69,8 +84,9 @@ class Pyramid:
     def of(cls, volume: Image, scales: int) -> Pyramid:
         """Build the pyramid of an (I, J, K) volume in [0, 1]."""
         images = [np.ascontiguousarray(volume, np.float32)]
+        steps = tuple(2 if size >= WINDOW else 1 for size in volume.shape)
         for _ in range(scales - 1):
-            images.append(halve(images[-1]))
+            images.append(halve(images[-1], steps))
         return cls(
             tuple(images),
             tuple(_smooth(image) for image in images),
@@ -106,17 +122,23 @@ def ms_ssim(x: Image, y: Image) -> float:
 
     Window 11^3 with sigma 1.5, valid convolution, 2^3 average pooling, as many of the five
     scales as the grid holds. 1 for equal volumes, in [0, 1]. The whole grid counts, so that the
-    empty background raises it: read it against real pairs on the same grid.
+    empty background raises it: read it against real pairs on the same grid. Along an axis shorter
+    than the window, as of a few slices, nothing is smoothed or pooled: the window is 11^2 there.
 
     Raises
     ------
     Refusal
-        If the grid is smaller than the window.
+        If two axes are shorter than the window.
     """
-    scales = num_scales(x.shape)
-    if not scales:
-        raise Refusal(f"grid {x.shape} is smaller than the window of {WINDOW} voxels.")
+    scales = scales_of(x.shape)
     return combine(*similarities(Pyramid.of(x, scales), Pyramid.of(y, scales)))
+
+
+def scales_of(shape: tuple[int, ...]) -> int:
+    """Return `num_scales`, or refuse a grid that holds no window."""
+    if scales := num_scales(shape):
+        return scales
+    raise Refusal(f"grid {shape} has two axes shorter than the window of {WINDOW} voxels.")
 
 
 def draw_pairs(ids: list[str], count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -140,14 +162,48 @@ def pairwise(images: Image, pairs: list[tuple[int, int]], scales: int) -> FloatA
         return np.array(list(values))
 
 
-def _weighted_mean(
-    values: FloatArray, pairs: list[tuple[int, int]], counts: FloatArray
-) -> FloatArray:
-    """Mean over pairs of (R,) resamples of volumes."""
-    first, second = np.array(pairs).T
-    weights = counts[:, first] * counts[:, second]
-    with np.errstate(invalid="ignore"):
-        return np.asarray(weights @ values / weights.sum(1))
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the volumes of one set are.
+
+    Parameters
+    ----------
+    values : MS-SSIM of each pair.
+    pairs : rows of the volumes of each pair.
+    ids : subject of every volume.
+    """
+
+    values: FloatArray
+    pairs: list[tuple[int, int]]
+    ids: list[str]
+
+    @classmethod
+    def of(cls, volumes: VolumeSet, count: int, rng: np.random.Generator) -> Likeness:
+        """Measure up to `count` pairs of different subjects.
+
+        Raises
+        ------
+        Refusal
+            If there is no such pair, or the grid holds no window.
+        """
+        pairs = draw_pairs(volumes.ids, count, rng)
+        if not pairs:
+            raise Refusal("there is no pair of different subjects.")
+        images = volumes.volumes[:, 0]
+        return cls(pairwise(images, pairs, scales_of(images.shape[1:])), pairs, volumes.ids)
+
+    @property
+    def mean(self) -> float:
+        """Mean over pairs."""
+        return float(self.values.mean())
+
+    def resampled(self, resamples: int, rng: np.random.Generator) -> FloatArray:
+        """Return (R,) means over resamples of the volumes."""
+        counts = draw_counts(self.ids, resamples, rng)
+        first, second = np.array(self.pairs).T
+        weights = counts[:, first] * counts[:, second]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weights @ self.values / weights.sum(1))
 
 
 @METRICS.register("msssim")
@@ -157,7 +213,9 @@ class Diversity(Metric):
     Best near the value of HOLD pairs; a difference above 0.02 means too little diversity, below
     -0.02 with a poor Frechet distance it means noise. 1,000 seeded pairs of different subjects;
     the interval resamples volumes. S, the number of scales that the grid holds, is in the name.
-    Needs two volumes and a grid of 11 voxels. Blind to how real a volume is.
+    For every level of a categorical condition the same difference, of pairs within the level (250
+    pairs, 10 volumes a side): a model may follow its condition by making one brain for each level.
+    Needs two volumes and two axes of 11 voxels. Blind to how real a volume is.
     """
 
     name = "msssim"
@@ -167,66 +225,90 @@ class Diversity(Metric):
     needs_unseen = False
 
     def scores(self, generated: Evidence, study: Study) -> list[Score]:
-        """Return the mean similarity and its difference from HOLD's."""
-        shape = generated.volumes.volumes.shape[2:]
-        scales = num_scales(shape)
-        if not scales:
-            raise Refusal(f"grid {shape} is smaller than the window of {WINDOW} voxels.")
-        real_values, real_pairs = study.once(
-            "msssim/hold", lambda: self._values(study.hold, scales, PAIRS, study)
-        )
-        count = PAIRS if study.resamples else ANCHOR_PAIRS
-        values, pairs = self._values(generated, scales, count, study)
-        if not pairs:
-            raise Refusal("there is no pair of different subjects.")
-        value, real = float(values.mean()), float(real_values.mean())
-        low = high = delta_low = delta_high = NAN
+        """Return the mean similarity and its difference from HOLD's, over all and by level."""
+        made, real = self._likeness(generated, study), self._likeness(study.hold, study)
+        low = high = NAN
         if study.resamples:
-            rng = study.rng("msssim", "bootstrap")
-            made = _weighted_mean(
-                values, pairs, draw_counts(generated.volumes.ids, study.resamples, rng)
-            )
-            held = _weighted_mean(
-                real_values, real_pairs, draw_counts(study.hold.volumes.ids, study.resamples, rng)
-            )
-            low, high = centred_interval(value, made)
-            delta_low, delta_high = centred_interval(value - real, made - held)
-        definition = f"S={scales},pairs={len(pairs)},n={len(study.hold)}/{len(generated)}"
-        return [
-            Score(
-                key="msssim/value",
-                name=f"msssim[{definition}]",
-                metric="msssim",
-                features=None,
-                label="similarity between samples (MS-SSIM)",
-                value=value,
-                low=low,
-                high=high,
-                n_real=len(study.hold),
-                n_generated=len(generated),
-                better="near",
-                target=real,
-                note=f"{len(real_pairs)} pairs of HOLD: {real:.3f}",
-            ),
-            Score(
-                key="msssim/delta",
-                name=f"msssim_delta[{definition}]",
-                metric="msssim",
-                features=None,
-                label="similarity between samples minus between real subjects",
-                value=value - real,
-                low=delta_low,
-                high=delta_high,
-                n_real=len(study.hold),
-                n_generated=len(generated),
-                better="near",
-                target=0.0,
-                note="within 0.02 is good; above: low diversity; below: noise or faults",
-            ),
-        ]
+            draws = made.resampled(study.resamples, study.rng("msssim", "bootstrap"))
+            low, high = centred_interval(made.mean, draws)
+        value = Score(
+            key="msssim/value",
+            name=_name("msssim", made, generated, study),
+            metric="msssim",
+            features=None,
+            label="similarity between samples (MS-SSIM)",
+            value=made.mean,
+            low=low,
+            high=high,
+            n_real=len(study.hold),
+            n_generated=len(generated),
+            better="near",
+            target=real.mean,
+            note=f"{len(real.pairs)} pairs of HOLD: {real.mean:.3f}",
+        )
+        return [value, self._delta(made, real, generated, study), *self._by_level(generated, study)]
 
-    def _values(
-        self, evidence: Evidence, scales: int, count: int, study: Study
-    ) -> tuple[FloatArray, list[tuple[int, int]]]:
-        pairs = draw_pairs(evidence.volumes.ids, count, study.rng("msssim", "pairs"))
-        return pairwise(evidence.volumes.volumes[:, 0], pairs, scales), pairs
+    @staticmethod
+    def _likeness(evidence: Evidence, study: Study) -> Likeness:
+        if evidence is study.hold:
+            return study.once(
+                "msssim/hold",
+                lambda: Likeness.of(evidence.volumes, PAIRS, study.rng("msssim", "pairs")),
+            )
+        count = PAIRS if study.resamples else ANCHOR_PAIRS
+        return Likeness.of(evidence.volumes, count, study.rng("msssim", "pairs"))
+
+    @staticmethod
+    def _delta(
+        made: Likeness, real: Likeness, generated: Evidence, study: Study, level: str = ""
+    ) -> Score:
+        low = high = NAN
+        if study.resamples:
+            draws = [
+                likeness.resampled(study.resamples, study.rng("msssim", side, level))
+                for likeness, side in ((made, "made"), (real, "real"))
+            ]
+            low, high = centred_interval(made.mean - real.mean, draws[0] - draws[1])
+        return Score(
+            key=f"msssim/delta/{level}" if level else "msssim/delta",
+            name=_name("msssim_delta", made, generated, study, level),
+            metric="msssim",
+            features=None,
+            label=f"similarity between samples minus between real subjects{level and f', {level}'}",
+            value=made.mean - real.mean,
+            low=low,
+            high=high,
+            n_real=len(real.ids),
+            n_generated=len(made.ids),
+            better="near",
+            target=0.0,
+            note="within 0.02 is good; above: low diversity; below: noise or faults",
+        )
+
+    def _by_level(self, generated: Evidence, study: Study) -> list[Score]:
+        """Return the difference within every level of which both sides have enough."""
+        if not study.resamples:
+            return []
+        found = [
+            level
+            for column in categorical_columns(generated, study)
+            for level in found_levels(column, generated, study)
+            if min(len(level.made), len(level.real)) >= LEAST_LEVEL
+        ]
+        scores = []
+        for level in found:
+            sides = ((generated, level.made), (study.hold, level.real))
+            made, real = (
+                Likeness.of(
+                    evidence.volumes.take(rows), LEVEL_PAIRS, study.rng("msssim", level.words)
+                )
+                for evidence, rows in sides
+            )
+            scores.append(self._delta(made, real, generated, study, level.words))
+        return scores
+
+
+def _name(what: str, made: Likeness, generated: Evidence, study: Study, level: str = "") -> str:
+    scales = num_scales(generated.volumes.volumes.shape[2:])
+    counts = f"pairs={len(made.pairs)},n={len(study.hold)}/{len(generated)}"
+    return f"{what}[S={scales},{f'{level},' if level else ''}{counts}]"
