@@ -21,7 +21,7 @@ DCGAN = {
 }
 DENSE = {
     "encoder": {"name": "dense_encoder", "hidden": [256]},
-    "decoder": {"name": "dense_decoder", "hidden": [256]},
+    "decoder": {"name": "dense_decoder", "hidden": [256], "output": "linear"},
 }
 ADAM = {"lr": 1e-3, "warmup_steps": 50, "final_lr": 0.02}
 CRITIC = {**DCGAN, "generator": {"widths": [64, 32], "norm": "layer"}}

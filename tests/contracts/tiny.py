@@ -40,7 +40,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "smote": {"view": "volume", "method": {"name": "smote", "column": 1, "neighbours": 1}},
     "vae": {
         "view": {"name": "slice"},
-        "method": {"name": "vae", "latent_size": 4, "prior": "learned"},
+        "method": {
+            "name": "vae",
+            "latent_size": 4,
+            "prior": "learned",
+            # The mean image has a large rate under Adam; plain descent needs a small gradient.
+            "reconstruction": {"scale": 10},
+        },
         "networks": {"encoder": {"widths": [8, 8]}, "decoder": {"widths": [8, 8]}},
     },
     "gmvae": {

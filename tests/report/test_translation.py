@@ -17,6 +17,7 @@ SUMMARY = {
             "original_sd_ml": 40.0,
             "change_ml": CHANGE,
             "change_percent": CHANGE,
+            "untouched_ml": -3.25,
         }
     },
 }
@@ -44,7 +45,7 @@ def test_shares_and_changes_have_their_intervals():
     ]  # fmt: skip
     assert all(line.endswith("0.75 [0.40, 0.90] of 12") for line in lines[3:6])
     assert lines[-1].split() == [
-        "gm", "612.3", "(sd", "40.0)", "1.2", "[-0.5,", "3.0]", "1.25", "[-0.50,", "3.00]",
+        "gm", "612.3", "(sd", "40.0)", "1.2", "[-0.5,", "3.0]", "1.25", "[-0.50,", "3.00]", "-3.2",
     ]  # fmt: skip
 
 

@@ -18,13 +18,13 @@ from gyri.cohort.volumes import VolumeSet
 from gyri.evaluation.bootstrap import mean_interval, share_interval
 from gyri.evaluation.features import FloatArray
 from gyri.evaluation.features.extraction import Extractor
-from gyri.evaluation.segment import CSF, GM, WM, TissueModel, central_csf, segment
+from gyri.evaluation.segment import CSF, GM, WM, TissueModel, central_csf, fit_tissue_model, segment
 from gyri.runtime.seeding import derive_seed, numpy_rng
 
 FEATURES = "radiomics-v1"
 FOLDS = 5
 FEWEST = 5
-"""TRAIN scans of each side that a classifier needs."""
+"""TRAIN scans of each side that a classifier or a segmentation of its own needs."""
 STRENGTH = 0.1
 """C of the logistic regression: features are many and scans few."""
 LIMIT_SD = 6.0
@@ -126,7 +126,8 @@ def judge_translation(
 
     Parameters
     ----------
-    train : TRAIN, real; the classifier and the segmentation are fitted on it.
+    train : TRAIN, real; the classifier is fitted on it, and the segmentation of each side on its
+        scans of that side: the same tissue has another intensity there.
     side : (N,) of TRAIN: 1 of the target level, 0 of those translated from, -1 of neither.
     originals, translated : the same subjects in the same order, before and after.
     real_target : real scans that are of the target level; may be none.
@@ -139,8 +140,9 @@ def judge_translation(
         Summary as plain data, and one row a translated subject.
     """
     extractor = Extractor(train, names=(FEATURES,))
-    before = tissue_volumes(originals, extractor.model)
-    after = tissue_volumes(translated, extractor.model)
+    new = _own_model(train, side == 1, extractor)
+    before = tissue_volumes(originals, _own_model(train, side == 0, extractor))
+    after, untouched = tissue_volumes(translated, new), tissue_volumes(originals, new)
     table = pd.concat([before.add_suffix("_ml"), after.add_suffix("_ml_translated")], axis=1)
     classifier, chances = _classify(
         extractor, train, side, dict(zip(SETS, (originals, translated, real_target))), seed
@@ -148,8 +150,21 @@ def judge_translation(
     if chances:
         table.insert(0, "p_target", chances["originals"])
         table.insert(1, "p_target_translated", chances["translated"])
-    tissue = {name: _change(before[name], after[name], seed, bootstrap) for name in TISSUES}
+    tissue = {
+        name: {
+            **_change(before[name], after[name], seed, bootstrap),
+            "untouched_ml": float((untouched[name] - before[name]).mean()),
+        }
+        for name in TISSUES
+    }
     return {"classifier": classifier, "tissue": tissue}, table
+
+
+def _own_model(train: VolumeSet, rows: NDArray[np.bool_], extractor: Extractor) -> TissueModel:
+    """Return the classes of TRAIN's scans in `rows`, of all of TRAIN where these are too few."""
+    if rows.sum() < FEWEST:
+        return extractor.model
+    return fit_tissue_model(train.take(np.flatnonzero(rows)))
 
 
 def _classify(

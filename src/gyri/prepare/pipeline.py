@@ -112,7 +112,7 @@ def prepare(
     for column in stratify or ():
         cohort.column(column)
     chosen = tuple(stratify) if stratify is not None else _present(cohort)
-    split_totals(len(cohort.subjects), _fractions_only(sizes))
+    split_totals(len(cohort.subjects), sizes or DEFAULT_SIZES)
     settings = {
         "channels": list(channels),
         "steps": plain(planned.steps),
@@ -230,13 +230,6 @@ def _triple(shape: Sequence[int]) -> tuple[int, int, int]:
 
 def _present(cohort: Cohort) -> tuple[str, ...]:
     return tuple(name for name in STRATIFY if name in cohort.subjects)
-
-
-def _fractions_only(sizes: Mapping[str, float] | None) -> Mapping[str, float]:
-    """Let counts pass here: they are compared with the good subjects, known only at the end."""
-    sizes = sizes or DEFAULT_SIZES
-    total = sum(sizes.values())
-    return sizes if total <= 1 or not total else {k: v / total for k, v in sizes.items()}
 
 
 def _refuse_twins(sessions: Sequence[Session], done: Sequence[Done]) -> None:

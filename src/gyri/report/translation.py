@@ -26,12 +26,13 @@ def translation_text(summary: Mapping[str, Any]) -> str:
         "They show real people: personal data like the scans themselves, not to be shared as "
         "synthetic.",
         *_classifier(summary["classifier"], column, to),
-        f"{'tissue':12}{'before, ml':>20}{'change, ml':>30}{'change, %':>30}",
+        f"{'tissue':12}{'before, ml':>18}{'change, ml':>28}{'change, %':>28}{'untouched, ml':>16}",
     ]
     for name, tissue in summary["tissue"].items():
         before = f"{tissue['original_ml']:.1f} (sd {tissue['original_sd_ml']:.1f})"
         ml, percent = _interval(tissue["change_ml"], ".1f"), _interval(tissue["change_percent"])
-        lines.append(f"{name:12}{before:>20}{ml:>30}{percent:>30}")
+        untouched = f"{tissue['untouched_ml']:.1f}"
+        lines.append(f"{name:12}{before:>18}{ml:>28}{percent:>28}{untouched:>16}")
     return "\n".join(lines)
 
 
