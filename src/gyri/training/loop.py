@@ -32,7 +32,9 @@ from gyri.training.log import JsonLog
 from gyri.types import Method, OptimiserConfig, Phase, Progress
 
 WARMUP_STEPS = 20
-"""Steps after which a budget in seconds becomes a number of steps."""
+"""Steps, at least, after which a budget in seconds becomes a number of steps."""
+TIMED_SHARE = 0.05
+"""Share of the budget, at least, that these steps are to take: a few short ones tell too little."""
 UNTIMED_STEPS = 5
 """First steps of the warm-up that are left out of the measured step time."""
 
@@ -263,9 +265,10 @@ class Trainer:
         if timed_from is None:
             # A run that was interrupted inside its warm-up starts measuring anew.
             return (spent_s, step) if step >= UNTIMED_STEPS else None
-        if step >= WARMUP_STEPS and step > timed_from[1]:
+        budget_s = self.config.budget_s or 0.0
+        if step >= WARMUP_STEPS and step > timed_from[1] and spent_s >= TIMED_SHARE * budget_s:
             step_s = (spent_s - timed_from[0]) / (step - timed_from[1])
-            left_s = (self.config.budget_s or 0.0) - spent_s
+            left_s = budget_s - spent_s
             horizon = step + max(int(left_s / step_s), 1)
             self.clock.horizon = int(distributed.from_rank_zero(horizon, self.feed.device))
         return timed_from
