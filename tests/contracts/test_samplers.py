@@ -24,6 +24,10 @@ DENSE = {
     "decoder": {"name": "dense_decoder", "hidden": [256], "output": "linear"},
 }
 ADAM = {"lr": 1e-3, "warmup_steps": 50, "final_lr": 0.02}
+STYLEGAN2 = {
+    "generator": {"widths": [64, 32], "w_size": 32, "mapping_layers": 2, "mapping_lr": 1.0},
+    "discriminator": {"widths": [64, 32]},
+}
 CRITIC = {**DCGAN, "generator": {"widths": [64, 32], "norm": "layer"}}
 
 OVERFIT = {
@@ -60,6 +64,19 @@ OVERFIT = {
         "method": {"name": "wgan_gp", "lr": 2e-3, "final_lr": 0.1, "critic_steps": 2},
         "networks": CRITIC,
         "training": {"steps": 1500, "batch_size": 8},
+    },
+    "stylegan2": {
+        "view": "stack",
+        "method": {
+            "name": "stylegan2",
+            "latent_size": 16,
+            "lr": 1e-2,
+            "gamma": 5.0,
+            "path_weight": 0.0,
+            "ema_half_life_images": 400,
+        },
+        "networks": {**STYLEGAN2, "generator": {**STYLEGAN2["generator"], "noise": False}},
+        "training": {"steps": 1500, "batch_size": 4},
     },
     "vae": {
         "method": {
@@ -128,6 +145,19 @@ PHANTOMS = {
         "networks": CRITIC,
         "training": {"steps": 1500, "batch_size": 8},
     },
+    "stylegan2": {
+        "view": "stack",
+        "method": {
+            "name": "stylegan2",
+            "latent_size": 64,
+            "lr": 1e-2,
+            "gamma": 5.0,
+            "path_weight": 0.0,
+            "ema_half_life_images": 2000,
+        },
+        "networks": STYLEGAN2,
+        "training": {"steps": 2500, "batch_size": 8},
+    },
     "vae": {
         "conditions": ["age", "sex"],
         "method": {
@@ -165,6 +195,7 @@ WINS = {
     "dcgan": (),
     "cgan": (),
     "wgan_gp": (),
+    "stylegan2": (),
     "vae": ("morph-v1",),
     "gmvae": ("morph-v1",),
 }

@@ -36,6 +36,25 @@ RECIPES: dict[str, dict[str, Any]] = {
         "method": {"name": "wgan_gp", "latent_size": 8, "critic_steps": 2},
         "networks": DCGAN,
     },
+    "stylegan2": {
+        "view": {"name": "slice"},
+        "method": {
+            "name": "stylegan2",
+            "latent_size": 8,
+            "r1_every": 4,
+            "ada": {"start": 0.5, "every": 2, "images": 100},
+            "top_k": {"rate": 0.01, "group": 2, "column": 1},
+        },
+        "networks": {
+            "generator": {"widths": [16, 8], "w_size": 16, "attention": [1]},
+            "discriminator": {
+                "widths": [16, 8],
+                "stddev_group": 2,
+                "attention": [1],
+                "feature_quantisation": {"stages": [0, 1], "num_codes": 8},
+            },
+        },
+    },
     "pca_gaussian": {"view": "volume", "method": {"name": "pca_gaussian", "components": 6}},
     "smote": {"view": "volume", "method": {"name": "smote", "column": 1, "neighbours": 1}},
     "vae": {

@@ -66,7 +66,7 @@ class LatentGAN(Method):
     """
 
     config: Any
-    phases = (
+    phases: tuple[Phase, ...] = (
         Phase("discriminator", ("discriminator",), "discriminator"),
         Phase("generator", ("generator",), "generator"),
     )
