@@ -93,9 +93,8 @@ def draw_boxes(rows: list[tuple[str, Path]], names: list[str], out: Path) -> Non
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)
         axis.set_yticks(range(1, len(rows) + 1), [label for label, _ in rows])
-        axis.invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(out, dpi=90, facecolor="white")
+    np.atleast_1d(axes)[0].invert_yaxis()
+    figure.savefig(out, dpi=90, facecolor="white", bbox_inches="tight")
 
 
 def block_gain(train: VolumeSet, hold: VolumeSet, column: str) -> Any:
@@ -140,7 +139,8 @@ def main() -> None:
     draw_samples({"Real people": hold} | told, column, names, Path(f"{arguments.out}-samples.png"))
     judged = sorted({name for _, samples in rows for name in distances(samples)})
     draw_boxes(rows, judged, Path(f"{arguments.out}-boxes.png"))
-    print("| row |", " | ".join(judged), "|\n|---" * (len(judged) + 1), "|")
+    print("| row |", " | ".join(judged), "|")
+    print("|" + "---|" * (len(judged) + 1))
     for label, samples in rows:
         scores = distances(samples)
         cells = [
