@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gyri.cohort.volumes import VolumeSet
 from gyri.evaluation.bootstrap import centred_interval, draw_counts
 from gyri.evaluation.features.extraction import num_workers
-from gyri.evaluation.levels import categorical_columns, found_levels
 from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, Score, Study
 from gyri.registry import METRICS
 
@@ -23,9 +22,6 @@ C1, C2 = 0.01**2, 0.03**2
 """For intensities in [0, 1]."""
 PAIRS = 1000
 ANCHOR_PAIRS = 150
-LEVEL_PAIRS = 250
-LEAST_LEVEL = 10
-"""Fewest volumes of a level among HOLD and among the samples."""
 
 Image = NDArray[np.float32]
 
@@ -213,8 +209,6 @@ class Diversity(Metric):
     Best near the value of HOLD pairs; a difference above 0.02 means too little diversity, below
     -0.02 with a poor Frechet distance it means noise. 1,000 seeded pairs of different subjects;
     the interval resamples volumes. S, the number of scales that the grid holds, is in the name.
-    For every level of a categorical condition the same difference, of pairs within the level (250
-    pairs, 10 volumes a side): a model may follow its condition by making one brain for each level.
     Needs two volumes and two axes of 11 voxels. Blind to how real a volume is.
     """
 
@@ -225,7 +219,7 @@ class Diversity(Metric):
     needs_unseen = False
 
     def scores(self, generated: Evidence, study: Study) -> list[Score]:
-        """Return the mean similarity and its difference from HOLD's, over all and by level."""
+        """Return the mean similarity and its difference from HOLD's."""
         made, real = self._likeness(generated, study), self._likeness(study.hold, study)
         low = high = NAN
         if study.resamples:
@@ -246,7 +240,7 @@ class Diversity(Metric):
             target=real.mean,
             note=f"{len(real.pairs)} pairs of HOLD: {real.mean:.3f}",
         )
-        return [value, self._delta(made, real, generated, study), *self._by_level(generated, study)]
+        return [value, delta_score("msssim/delta", made, real, generated, study)]
 
     @staticmethod
     def _likeness(evidence: Evidence, study: Study) -> Likeness:
@@ -258,54 +252,34 @@ class Diversity(Metric):
         count = PAIRS if study.resamples else ANCHOR_PAIRS
         return Likeness.of(evidence.volumes, count, study.rng("msssim", "pairs"))
 
-    @staticmethod
-    def _delta(
-        made: Likeness, real: Likeness, generated: Evidence, study: Study, level: str = ""
-    ) -> Score:
-        low = high = NAN
-        if study.resamples:
-            draws = [
-                likeness.resampled(study.resamples, study.rng("msssim", side, level))
-                for likeness, side in ((made, "made"), (real, "real"))
-            ]
-            low, high = centred_interval(made.mean - real.mean, draws[0] - draws[1])
-        return Score(
-            key=f"msssim/delta/{level}" if level else "msssim/delta",
-            name=_name("msssim_delta", made, generated, study, level),
-            metric="msssim",
-            features=None,
-            label=f"similarity between samples minus between real subjects{level and f', {level}'}",
-            value=made.mean - real.mean,
-            low=low,
-            high=high,
-            n_real=len(real.ids),
-            n_generated=len(made.ids),
-            better="near",
-            target=0.0,
-            note="within 0.02 is good; above: low diversity; below: noise or faults",
-        )
 
-    def _by_level(self, generated: Evidence, study: Study) -> list[Score]:
-        """Return the difference within every level of which both sides have enough."""
-        if not study.resamples:
-            return []
-        found = [
-            level
-            for column in categorical_columns(generated, study)
-            for level in found_levels(column, generated, study)
-            if min(len(level.made), len(level.real)) >= LEAST_LEVEL
+def delta_score(
+    key: str, made: Likeness, real: Likeness, generated: Evidence, study: Study, level: str = ""
+) -> Score:
+    """Return how much more alike samples are than real people, all or those of a level."""
+    low = high = NAN
+    if study.resamples:
+        draws = [
+            likeness.resampled(study.resamples, study.rng("msssim", side, level))
+            for likeness, side in ((made, "made"), (real, "real"))
         ]
-        scores = []
-        for level in found:
-            sides = ((generated, level.made), (study.hold, level.real))
-            made, real = (
-                Likeness.of(
-                    evidence.volumes.take(rows), LEVEL_PAIRS, study.rng("msssim", level.words)
-                )
-                for evidence, rows in sides
-            )
-            scores.append(self._delta(made, real, generated, study, level.words))
-        return scores
+        low, high = centred_interval(made.mean - real.mean, draws[0] - draws[1])
+    metric = key.partition("/")[0]
+    return Score(
+        key=key,
+        name=_name(f"{metric}_delta", made, generated, study, level),
+        metric=metric,
+        features=None,
+        label=f"similarity between samples minus between real subjects{level and f', {level}'}",
+        value=made.mean - real.mean,
+        low=low,
+        high=high,
+        n_real=len(real.ids),
+        n_generated=len(made.ids),
+        better="near",
+        target=0.0,
+        note="within 0.02 is good; above: low diversity; below: noise or faults",
+    )
 
 
 def _name(what: str, made: Likeness, generated: Evidence, study: Study, level: str = "") -> str:
