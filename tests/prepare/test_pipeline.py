@@ -549,6 +549,7 @@ def test_shipped_pipelines_run(path: Path, tmp_path: Path) -> None:
         "oasis1-2mm": ((80, 96, 80), 2, (0, 1)),
         "s1-central-slices-218x182": ((182, 218, 10), 1, (0, 1)),
         "s1-central-slices-4mm": ((40, 48, 10), 4, (0, 1)),
+        "s1-phantom-slices-4mm": ((40, 48, 10), 4, (0, 1)),
         "s2-planes-256": ((256, 256, 256), 1, (-1, 1)),
         "s3-32x128x128": ((128, 128, 32), 1.5, (0, 1)),
         "conform-1mm": ((256, 256, 256), 1, (0, 1)),
