@@ -17,9 +17,9 @@ from gyri.report.text import MISSING, duration, interval, number, plural, score_
 PAGE, TABLE, CSV, JSON = "results.html", "results.md", "results.csv", "results.json"
 MAIN = (
     "kid/morph-*", "kid/radiomics-*", "kid/cortex-*", "fd/morph-*", "fd/radiomics-*",
-    "fd_by_level/morph-*",
-    "coverage/morph-*", "coverage/radiomics-*", "msssim/delta", "coherence", "components",
-    "volumes/in_range", "anatomy/energy", "nearest/copy_rate", "legacy/*", "conditioning/*/gain",
+    "fd_by_level/morph-*", "coverage/morph-*", "coverage/radiomics-*", "msssim/delta",
+    "msssim_by_level/*", "coherence", "components", "volumes/in_range", "anatomy/energy",
+    "nearest/copy_rate", "legacy/*", "conditioning/*/gain",
 )  # fmt: skip
 """Patterns of the scores that the main table shows, in its order."""
 ANCHOR_NAMES = {
