@@ -10,6 +10,9 @@ from gyri.evaluation.labels import levels, shared_columns
 from gyri.evaluation.metrics import Evidence, Study
 from gyri.evaluation.metrics.manifold import Rows
 
+LEAST = 10
+"""Fewest rows of a level in TRAIN, in HOLD and among the samples that can be judged."""
+
 
 @dataclass(frozen=True, eq=False)
 class Level:

@@ -115,7 +115,30 @@ class NoiseInput(nn.Module):
         return x + noise * self.strength.reshape(-1, *[1] * (x.ndim - 2))
 
 
-class StyledConv(nn.Module):
+class NoisyLayer(nn.Module):
+    """What `StyledConv` and `AdaptiveConv` share: noise, bias and activation of a convolution.
+
+    Parameters
+    ----------
+    conv : makes `out_channels` maps.
+    strengths : C of its `NoiseInput`, 0 for a layer without.
+    """
+
+    def __init__(self, conv: nn.Module, out_channels: int, strengths: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.noise = NoiseInput(strengths) if strengths else None
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def activated(self, y: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+        """Return maps (B, C_out, *S') with noise and bias, activated."""
+        if self.noise is not None:
+            assert noise is not None
+            y = self.noise(y, noise)
+        return activate(y + self.bias.reshape(-1, *[1] * (y.ndim - 2)), gain)
+
+
+class StyledConv(NoisyLayer):
     """Convolution, noise, bias and activation, styled by w.
 
     Parameters
@@ -136,10 +159,8 @@ class StyledConv(nn.Module):
         grid: GridChange = "same",
         noise: bool = True,
     ) -> None:
-        super().__init__()
-        self.conv = ModulatedConv(dims, in_channels, out_channels, w_size, grid=grid)
-        self.noise = NoiseInput(1) if noise else None
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        conv = ModulatedConv(dims, in_channels, out_channels, w_size, grid=grid)
+        super().__init__(conv, out_channels, int(noise))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """Return (B, C_out, *S').
@@ -151,14 +172,10 @@ class StyledConv(nn.Module):
         noise : (B or 1, 1, *S'), None for a layer without.
         gain : of the activation.
         """
-        y = self.conv(x, w)
-        if self.noise is not None:
-            assert noise is not None
-            y = self.noise(y, noise)
-        return activate(y + self.bias.reshape(-1, *[1] * (x.ndim - 2)), gain)
+        return self.activated(self.conv(x, w), noise, gain)
 
 
-class AdaptiveConv(nn.Module):
+class AdaptiveConv(NoisyLayer):
     """StyleGAN's layer in place of `StyledConv`: its convolution is plain, AdaIN follows.
 
     Every channel has its own strength of noise. The parameters are those of `StyledConv`.
@@ -173,17 +190,10 @@ class AdaptiveConv(nn.Module):
         grid: GridChange = "same",
         noise: bool = True,
     ) -> None:
-        super().__init__()
-        self.conv = EqualConv(dims, in_channels, out_channels, grid=grid, bias=False)
-        self.noise = NoiseInput(out_channels) if noise else None
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        conv = EqualConv(dims, in_channels, out_channels, grid=grid, bias=False)
+        super().__init__(conv, out_channels, out_channels * noise)
         self.norm = AdaIN(out_channels, w_size)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
         """As `StyledConv`; the gain follows the normalisation, which would undo it."""
-        y = self.conv(x)
-        if self.noise is not None:
-            assert noise is not None
-            y = self.noise(y, noise)
-        y = activate(y + self.bias.reshape(-1, *[1] * (x.ndim - 2)))
-        return self.norm(y, w) * gain
+        return self.norm(self.activated(self.conv(x), noise), w) * gain

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from gyri.evaluation.bootstrap import centred_interval, draw_counts
-from gyri.evaluation.levels import Level, categorical_columns, found_levels
+from gyri.evaluation.levels import LEAST, Level, categorical_columns, found_levels
 from gyri.evaluation.metrics import NAN, Evidence, FloatArray, Metric, Refusal, Score, Study
 from gyri.evaluation.metrics.frechet import (
     RELIABLE_SAMPLES,
@@ -19,8 +19,6 @@ from gyri.registry import METRICS
 
 DRAWS = 20
 """Subsets whose distances are averaged."""
-LEAST = 10
-"""Fewest rows of a level in TRAIN, in HOLD and among the samples."""
 RESAMPLES = 200
 DRAWS_A_RESAMPLE = 5
 """Subsets of each resample of subjects behind the interval."""

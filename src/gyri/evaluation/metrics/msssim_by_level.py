@@ -6,15 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from gyri.evaluation.levels import categorical_columns, found_levels
+from gyri.evaluation.levels import LEAST, categorical_columns, found_levels
 from gyri.evaluation.metrics import Evidence, Metric, Refusal, Score, Study
 from gyri.evaluation.metrics.manifold import Rows
 from gyri.evaluation.metrics.msssim import Likeness, delta_score
 from gyri.registry import METRICS
 
 PAIRS = 250
-LEAST = 10
-"""Fewest volumes of a level among TRAIN, among HOLD and among the samples."""
 
 
 @METRICS.register("msssim_by_level")
