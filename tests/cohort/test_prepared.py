@@ -101,6 +101,14 @@ def test_volume_set_holds_intensities(cohort: PreparedCohort) -> None:
     np.testing.assert_allclose(held.volumes[1, 0], volume(2), atol=1e-4)
 
 
+def test_volume_set_holds_labels(cohort: PreparedCohort) -> None:
+    held = cohort.volume_set("HOLD", "all")
+    maps = held.labels[SEG.name]
+    assert (maps.shape, maps.dtype) == ((2, 5, 6, 5), np.int16)
+    assert maps[:, 0, 0, 0].tolist() == [1, 2]
+    assert held.take(np.array([1])).labels[SEG.name][0, 0, 0, 0] == 2
+
+
 def test_files_that_are_gone_or_short(cohort: PreparedCohort) -> None:
     path = cohort.path("A", "1", T1W)
     path.write_bytes(path.read_bytes()[:-2])

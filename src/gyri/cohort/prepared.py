@@ -192,12 +192,24 @@ class PreparedCohort:
         return volumes
 
     def volume_set(self, split: str, sessions: Literal["first", "all"] = "first") -> VolumeSet:
-        """Return one split's intensity channels, `intensity_range` mapped to [0, 1]."""
+        """Return one split: intensities with `intensity_range` mapped to [0, 1], and labels."""
         rows = self.rows(split, sessions)
         chosen = [i for i, channel in enumerate(self.channels) if channel.kind == "intensity"]
         volumes = self.unit_intensities(rows, chosen)
         names = tuple(self.channels[i].name for i in chosen)
-        return VolumeSet(split, volumes, rows, self.grid, names)
+        labels = {
+            channel.name: self._labels(rows, channel)
+            for channel in self.channels
+            if channel.kind == "label"
+        }
+        return VolumeSet(split, volumes, rows, self.grid, names, labels)
+
+    def _labels(self, rows: pd.DataFrame, channel: Channel) -> np.ndarray:
+        """Return one label channel (N, I, J, K) int16 of `rows`."""
+        maps = np.empty((len(rows), *self.grid.shape), np.int16)
+        for row, (subject, session) in enumerate(zip(rows.index, rows["session"])):
+            maps[row] = map_voxels(self.path(str(subject), session, channel), self.grid.shape)
+        return maps
 
 
 def prepared_path(subject: str, session: str, channel: Channel) -> Path:

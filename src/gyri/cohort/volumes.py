@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ class VolumeSet:
     table : N rows, index is the subject's id, columns are covariates (NaN or None where missing).
     grid : the grid all volumes share.
     channels : names of the C channels, for example ``("T1w",)``.
+    labels : label channels by name, each (N, I, J, K) int16; empty where the volumes have none.
     """
 
     name: str
@@ -28,6 +30,7 @@ class VolumeSet:
     table: pd.DataFrame
     grid: Grid
     channels: tuple[str, ...]
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.volumes)
@@ -45,4 +48,5 @@ class VolumeSet:
             self.table.iloc[rows] if rows.dtype != bool else self.table[rows],
             self.grid,
             self.channels,
+            {channel: maps[rows] for channel, maps in self.labels.items()},
         )

@@ -64,6 +64,8 @@ def _corruption(unit: str, *severities: float) -> Callable[[Change], Change]:
 def corrupt(volumes: VolumeSet, name: str, level: int) -> VolumeSet:
     """Return the set under corruption `name` at level 1 (slight) to 5 (gross), 0 for none.
 
+    Intensities change; label channels stay as they are.
+
     Parameters
     ----------
     volumes : finite, in [0, 1].

@@ -273,7 +273,8 @@ class Judge:
                     by_key[score.key].anchors.setdefault(anchor, score.value)
 
         for name in sorted(metrics):
-            note("ceiling", name, self._ceiling(METRICS[name].component.ceiling))
+            if (side := METRICS[name].component.ceiling) is not None:
+                note("ceiling", name, self._ceiling(side))
         for anchor in ANCHORS:
             volumes = build_anchor(
                 anchor,

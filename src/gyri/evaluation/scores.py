@@ -15,7 +15,14 @@ from gyri.evaluation.families import FamilyVerdict, verdicts
 from gyri.evaluation.metrics import NAN, Score
 
 SCHEMA = "gyri-scores-1"
-LEAD = ("fd/*", "kid/*", "coverage/*", "volumes/brain_ml/d", "volumes/in_range")
+LEAD = (
+    "fd/*",
+    "kid/*",
+    "coverage/*",
+    "volumes/brain_ml/d",
+    "volumes/in_range",
+    "label_agreement/*/whole",
+)
 """Patterns of score keys, first things first."""
 REQUIRED = ("generated", "channel", "n", "spacing_mm", "seed", "provenance", "scores", "gates")
 

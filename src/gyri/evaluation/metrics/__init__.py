@@ -157,7 +157,8 @@ class Metric:
     name : registered name.
     default : False for a metric that is computed only where it is asked for.
     family : the question that it helps to answer; the sheet gives one verdict a family.
-    ceiling : the real set that stands in for a perfect generator (the other is the reference).
+    ceiling : the real set that stands in for a perfect generator (the other is the reference);
+        None for a metric that gives its scores this anchor itself.
     min_generated : fewer volumes are refused.
     same_grid : whether the generated grid must be the real one.
     reads_intensities : whether the generated range must be the real one.
@@ -176,7 +177,7 @@ class Metric:
     name: ClassVar[str]
     default: ClassVar[bool] = True
     family: ClassVar[Family] = "fidelity"
-    ceiling: ClassVar[Literal["TRAIN", "HOLD"]] = "TRAIN"
+    ceiling: ClassVar[Literal["TRAIN", "HOLD"] | None] = "TRAIN"
     min_generated: ClassVar[int] = 2
     same_grid: ClassVar[bool] = True
     reads_intensities: ClassVar[bool] = True
