@@ -10,13 +10,15 @@ from gyri.runtime.streams import SampleRng
 from gyri.types import ConditionLayout, Grid
 
 GRID = Grid((6, 8, 10), ((4.0, 0, 0, 0), (0, 4.0, 0, 0), (0, 0, 4.0, 0), (0, 0, 0, 1.0)))
-
+GRIDS = {"planes": Grid((8, 8, 8), GRID.affine)}
+"""For views that do not take every grid."""
 
 SETTINGS = [
     *((name, {}) for name in VIEWS),
     ("slice", {"position": "index", "plane": "coronal"}),
     ("slab", {"neighbours": 2, "stride": 3, "planes": ("sagittal",)}),
     ("slab", {"planes": ("axial", "coronal", "sagittal")}),
+    ("planes", {"assemble": "coronal", "planes": ("coronal", "axial")}),
 ]
 
 
@@ -24,12 +26,12 @@ SETTINGS = [
 def view(request):
     name, settings = request.param
     entry = VIEWS[name]
-    return entry.component(entry.config(**settings), 2, GRID)
+    return entry.component(entry.config(**settings), 2, GRIDS.get(name, GRID))
 
 
 @pytest.fixture
-def volumes():
-    return torch.randn(3, 2, *GRID.shape, generator=torch.Generator().manual_seed(0))
+def volumes(view):
+    return torch.randn(3, *view.volume_shape, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_view_keeps_what_it_declares(view, volumes):
