@@ -12,7 +12,6 @@ from gyri.nn.equalised import (
     EqualLinear,
     activate,
     convolve,
-    smoothed,
     unit_mean_square,
 )
 from gyri.nn.resample import SmoothDownsample, SmoothUpsample, binomial_kernel
@@ -72,7 +71,10 @@ def test_linear_interpolation_is_the_filter_that_doubles() -> None:
 
 
 def test_smoothing_a_single_tap_gives_the_filter() -> None:
-    assert torch.allclose(smoothed(torch.ones(1, 1, 1, 1, 1))[0, 0], binomial_kernel(3))
+    one = torch.zeros(1, 1, 4, 4, 4)
+    one[0, 0, 2, 2, 2] = 1.0
+    said = convolve(one, torch.ones(1, 1, 1, 1, 1), "double")[0, 0, 3:7, 3:7, 3:7]
+    assert torch.allclose(said, 8 * binomial_kernel(3))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
