@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gyri.cohort.archive import opened
+from gyri.cohort.brats_layout import write_brats
 from gyri.cohort.prepared import MANIFEST, PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
 from gyri.cohort.table import Cohort
@@ -35,7 +36,7 @@ from gyri.runtime.seeding import derive_seed
 from gyri.synthesis import draw, sample
 from gyri.training import log
 from gyri.training import run as runs
-from gyri.training.run import Model, Run
+from gyri.training.run import PREVIEWS, Model, Run
 from gyri.training.scoring import score
 from gyri.types import Sampler
 
@@ -58,10 +59,12 @@ __all__ = [
     "sample",
     "score",
     "self_test",
+    "styles",
     "train",
     "translate",
     "utility",
     "utility_fraction",
+    "write_brats",
 ]
 
 
@@ -145,9 +148,9 @@ def _preview(model: Model, path: Path) -> None:
 
     if not isinstance(model.method, Sampler):
         return
-    rows = [model.schema.assign({})] * 4
-    seeds = torch.tensor([derive_seed("preview", k) for k in range(4)])
-    volumes = ((draw(model, rows, seeds) + 1) / 2).clamp(0, 1).numpy()
+    rows = [model.schema.assign({})] * PREVIEWS
+    seeds = torch.tensor([derive_seed("preview", k) for k in range(PREVIEWS)])
+    volumes = ((draw(model, rows, seeds, model.shown) + 1) / 2).clamp(0, 1).numpy()
     path.write_bytes(preview(volumes, spacing_mm=model.view.grid.spacing_mm))
 
 
@@ -366,6 +369,32 @@ def _picture_code(run: Path, cohort: Path, out: Path, options: dict[str, Any]) -
     walks = latent_walks(run, cohort, **given)
     figure = walk_figure(walks, Run.read(run).grid.spacing_mm, "Walks through the code")
     (out / "latent.png").write_bytes(png(figure))
+
+
+def styles(
+    run: Path | str,
+    cohort: Path | str | None = None,
+    out: Path | str | None = None,
+    **options: Any,
+) -> Path:
+    """Write a page of what the styles and units of a run's generator do, and its numbers as JSON.
+
+    Parameters
+    ----------
+    run : run folder of a `gyri.types.Stylist`.
+    cohort : prepared cohort on the run's grid, whose scans are projected; None for none.
+    out : the page, by default ``RUN/styles.html``; the numbers are beside it.
+    options : see `gyri.report.styles.look_inside`.
+    """
+    from gyri.cohort.files import write_json
+    from gyri.report.styles import look_inside, numbers, write_styles
+
+    trained = Run.read(run)
+    prepared = PreparedCohort.read(Path(cohort)) if cohort is not None else None
+    inside = look_inside(trained, prepared, **options)
+    page = write_styles(Path(out) if out is not None else trained.root / "styles.html", inside)
+    write_json(page.with_suffix(".json"), numbers(inside))
+    return page
 
 
 def translate(

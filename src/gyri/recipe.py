@@ -15,7 +15,7 @@ from pydantic import Field
 from gyri.errors import DataError, UsageError, nearest
 from gyri.registry import METHODS, NETWORKS, VIEWS
 from gyri.settings import Component, component, known_key, read_yaml, typed
-from gyri.types import Grid, ItemSpec, Method
+from gyri.types import Grid, ItemSpec, Method, capabilities
 from gyri.views.base import View
 
 Span = tuple[float, float]
@@ -147,15 +147,25 @@ class DataConfig:
     Parameters
     ----------
     channels : modalities, in the order of the volume's channels.
+    context : channels that are given, not made: a mask to make images of. Samples then take theirs
+        from a prepared cohort, see `gyri sample --like`.
     sessions : ``first`` takes one scan a subject, ``all`` every session.
     spacing_mm : the spacing the recipe is made for; another is refused. None accepts any.
     augment : changes of TRAIN volumes, in order; see `gyri.training.augment`. None by default.
     """
 
     channels: tuple[str, ...] = ("T1w",)
+    context: tuple[str, ...] = ()
     sessions: Literal["first", "all"] = "first"
     spacing_mm: float | None = None
     augment: tuple[Augment, ...] = ()
+
+    def __post_init__(self) -> None:
+        if both := sorted({*self.channels} & {*self.context}):
+            raise ValueError(
+                f"data.channels and data.context both name {', '.join(both)}; a channel is either "
+                "made or given"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,6 +405,14 @@ def build_view(recipe: Recipe, channels: int, grid: Grid) -> View:
 def build_method(recipe: Recipe, spec: ItemSpec) -> Method:
     """Build the recipe's method and its networks for items of `spec`."""
     kind = METHODS[recipe.method.name].component
+    if spec.context and "ContextSampler" not in capabilities(kind):
+        able = ", ".join(
+            name for name in METHODS if "ContextSampler" in capabilities(METHODS[name].component)
+        )
+        raise UsageError(
+            f"data.context gives {', '.join(spec.context)}, and {recipe.method.name} takes no "
+            f"images (methods that do: {able}). Choose one of them, or leave data.context out."
+        )
     networks = {}
     for slot, network_spec in kind.network_specs(recipe.method.config, spec).items():
         component = recipe.networks[slot]

@@ -19,6 +19,7 @@ from gyri.cohort.synthetic import SWEEP_BASE, SyntheticCohort
 from gyri.cohort.table import ColumnType, as_number
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, GyriError, UsageError, nearest
+from gyri.given_images import GivenImages
 from gyri.recipe import Recipe, load_recipe
 from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
@@ -27,7 +28,7 @@ from gyri.runtime.streams import SampleRng
 from gyri.training import checkpoint
 from gyri.training.labels import to_outside
 from gyri.training.run import Model, Run
-from gyri.types import Channel, Sampler, capabilities
+from gyri.types import Channel, ContextSampler, Sampler, capabilities
 
 Row = dict[str, str | float | None]
 
@@ -36,7 +37,12 @@ MAX_SWEPT_VALUES = 1000
 
 
 @torch.no_grad()
-def draw(model: Model, rows: Sequence[Mapping[str, Any]], seeds: Tensor) -> Tensor:
+def draw(
+    model: Model,
+    rows: Sequence[Mapping[str, Any]],
+    seeds: Tensor,
+    context: Mapping[str, Tensor] | None = None,
+) -> Tensor:
     """Sample volumes.
 
     Parameters
@@ -44,6 +50,7 @@ def draw(model: Model, rows: Sequence[Mapping[str, Any]], seeds: Tensor) -> Tens
     model : trained model whose method is a `Sampler`.
     rows : conditions of each volume, as `ConditionSchema.assign` returns them.
     seeds : (V,) int64, one seed a volume.
+    context : (V, C', I, J, K) images that the volumes are to follow, by name.
 
     Returns
     -------
@@ -62,7 +69,11 @@ def draw(model: Model, rows: Sequence[Mapping[str, Any]], seeds: Tensor) -> Tens
         )
     condition = model.schema.encode(rows).to(model.device)
     rng = SampleRng(seeds, model.device)
-    return model.method.sample(model.view, condition, rng).float().cpu()
+    if not context:
+        return model.method.sample(model.view, condition, rng).float().cpu()
+    assert isinstance(model.method, ContextSampler)
+    images = {name: image.to(model.device) for name, image in context.items()}
+    return model.method.sample_given(model.view, condition, images, rng).float().cpu()
 
 
 def sample(
@@ -73,7 +84,7 @@ def sample(
     condition: Mapping[str, str] | None = None,
     conditions: Path | str | None = None,
     like: Path | str | None = None,
-    split: str = "TRAIN",
+    split: str | None = None,
     sweep: str | None = None,
     seed: int = 0,
     step: int | None = None,
@@ -91,8 +102,10 @@ def sample(
     condition : the same conditions for all, ``{"age": "70", "sex": "F"}``; what is not named is
         missing.
     conditions : a table (CSV, TSV) with one row a sample.
-    like : a prepared cohort whose mix of conditions is drawn from; by default the run's own.
-    split : the split of `like`.
+    like : a prepared cohort whose mix of conditions is drawn from; by default the run's own. Where
+        the run follows images (``data.context``), these are its people's, with their conditions
+        unless others are given.
+    split : the split of `like`; by default TRAIN, and HOLD where people's images are given.
     sweep : make every sample once for each value of one condition, everything else, the noise
         included, being the same; see `sweep_values`. `num` then counts the samples before that
         (by default 16), and the column ``sweep_base`` of the table names them.
@@ -117,13 +130,18 @@ def sample(
     recipe = load_recipe(trained.root, [f"method.{override}" for override in overrides])
     where = pick_device(device)
     model = trained.load(where, step, recipe)
-    given = [x is not None for x in (condition, conditions, like)]
-    if sum(given) > 1:
+    told = [condition, conditions] if trained.context else [condition, conditions, like]
+    if sum(x is not None for x in told) > 1:
         raise UsageError("Give one of `condition`, `conditions` and `like`, not several.")
+    given: GivenImages | None = None
+    if trained.context:
+        given = GivenImages.read(trained, _source(trained, like), split)
+        split = given.split
     if sweep is not None and conditions is None:
         num = num or NUM_SWEPT
-    rows = _rows(trained, num, condition, conditions, like, split, seed)
+    rows = sampled_rows(trained, num, condition, conditions, like, split or "TRAIN", seed)
     bases = list(range(len(rows)))
+    people = drawn_rows(len(given.subjects), len(rows), seed) if given else []
     swept: dict[str, Any] = {}
     if sweep is not None:
         column, values = sweep_values(trained.schema, sweep)
@@ -141,6 +159,9 @@ def sample(
         "conditions": [list(row.values()) for row in rows],
         **swept,
     }
+    if given:
+        facts["channels"] = [*trained.info["channels"], *trained.info["context"]]
+        facts["given"] = given.facts(people)
     table = pd.DataFrame(rows, index=names, columns=list(trained.schema.names), dtype=object)
     columns = column_types(trained.schema)
     if swept:
@@ -154,10 +175,17 @@ def sample(
     def make(chosen: list[int]) -> tuple[Tensor, list[dict[str, Any]]]:
         seeds = torch.tensor([derive_seed(seed, "sample", bases[k]) for k in chosen])
         began = time.monotonic()
-        volumes = draw(model, [rows[k] for k in chosen], seeds)
+        images = given.of([people[bases[k]] for k in chosen]) if given else {}
+        volumes = draw(model, [rows[k] for k in chosen], seeds, images)
+        volumes = torch.cat([volumes, *images.values()], dim=1)
         seconds = round((time.monotonic() - began) / len(chosen), 3)
         return volumes, [
-            {"Seed": own, "Conditions": rows[k], "SamplingSeconds": seconds}
+            {
+                "Seed": own,
+                "Conditions": rows[k],
+                "SamplingSeconds": seconds,
+                **({"GivenOf": given.subjects[people[bases[k]]]} if given else {}),
+            }
             for k, own in zip(chosen, seeds.tolist())
         ]
 
@@ -287,7 +315,7 @@ def stored_values(parts: Sequence[Tensor], channels: Sequence[Channel]) -> list[
     ]
 
 
-def _rows(
+def sampled_rows(
     run: Run,
     num: int | None,
     condition: Mapping[str, str] | None,
@@ -315,21 +343,33 @@ def _rows(
                 "number out, or give a table of that length."
             )
         return rows
-    source = Path(like) if like is not None else Path(run.info["data"])
-    if like is None and not source.is_dir():
-        raise DataError(
-            f"The cohort that the run was trained on is no longer at {source}, so its mix of "
-            "conditions cannot be drawn. Give `--condition`, `--conditions` or `--like`."
-        )
+    source = _source(run, like)
     table = PreparedCohort.read(source).rows(split, run.recipe.data.sessions)
     if len(table) == 0:
         raise DataError(f"{source} has no subject in {split}.")
-    rng = numpy_rng(seed, "conditions")
     parsed = schema.parse(table)
-    drawn: list[Row] = []
-    while len(drawn) < (num or 32):
-        drawn += [parsed[k] for k in rng.permutation(len(parsed))]
-    return drawn[: num or 32]
+    return [parsed[k] for k in drawn_rows(len(parsed), num or 32, seed)]
+
+
+def _source(run: Run, like: Path | str | None) -> Path:
+    """Return the cohort that samples are to be like."""
+    source = Path(like) if like is not None else Path(run.info["data"])
+    if like is None and not source.is_dir():
+        raise DataError(
+            f"The cohort that the run was trained on is no longer at {source}, so what samples "
+            "are to be like cannot be drawn. Give `--condition`, `--conditions` or `--like`; a run "
+            "that follows images needs --like."
+        )
+    return source
+
+
+def drawn_rows(of: int, num: int, seed: int) -> list[int]:
+    """Draw `num` of so many rows, each once before any comes again."""
+    rng = numpy_rng(seed, "conditions")
+    drawn: list[int] = []
+    while len(drawn) < num:
+        drawn += rng.permutation(of).tolist()
+    return drawn[:num]
 
 
 def column_types(schema: ConditionSchema) -> dict[str, ColumnType]:

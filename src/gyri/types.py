@@ -158,6 +158,7 @@ class NetworkSpec:
     shape : spatial shape of the image, two or three axes.
     condition_size, position_size : ``D`` and ``P``.
     latent_size : length of z for generators, of the output vector for encoders.
+    context_channels : of images that are given beside the condition, on the same grid.
     """
 
     in_channels: int
@@ -166,6 +167,7 @@ class NetworkSpec:
     condition_size: int = 0
     position_size: int = 0
     latent_size: int = 0
+    context_channels: int = 0
 
 
 @dataclass
@@ -415,6 +417,17 @@ class Sampler(Protocol):
 
 
 @runtime_checkable
+class ContextSampler(Protocol):
+    """Makes new volumes that follow given images, such as a mask."""
+
+    def sample_given(
+        self, lift: Lift, condition: Tensor, context: Mapping[str, Tensor], rng: SampleRng
+    ) -> Tensor:
+        """Return (V, C, I, J, K) of conditions (V, D) and images (V, C', I, J, K) by name."""
+        ...
+
+
+@runtime_checkable
 class Reconstructor(Protocol):
     """Encodes items and decodes them again."""
 
@@ -433,6 +446,43 @@ class Autoencoder(Protocol):
 
     def decode(self, z: Tensor, condition: Tensor, position: Tensor | None) -> Tensor:
         """Return the items (B, C, *S) of codes (B, L)."""
+        ...
+
+
+@dataclass(frozen=True)
+class StyleStage:
+    """What works on one grid of a `Stylist`'s generator.
+
+    Parameters
+    ----------
+    grid : spatial shape of its features.
+    first : its first layer of styles, counted from 0; the next stage's ends it.
+    module : what it returns are the features (B, U, *grid), a unit a channel.
+    """
+
+    grid: tuple[int, ...]
+    first: int
+    module: nn.Module
+
+
+@runtime_checkable
+class Stylist(Protocol):
+    """Makes items of styles: a vector for each layer, from the coarsest grid to the finest."""
+
+    def style_stages(self) -> tuple[StyleStage, ...]:
+        """Return the stages, the coarsest first."""
+        ...
+
+    def styles_of(self, lift: Lift, condition: Tensor, rng: SampleRng) -> Tensor:
+        """Return styles (V * items_per_volume, L, W) of what `Sampler.sample` makes of these."""
+        ...
+
+    def mean_styles(self, lift: Lift, condition: Tensor) -> Tensor:
+        """Return the mean styles (V * items_per_volume, L, W) of conditions (V, D)."""
+        ...
+
+    def from_styles(self, styles: Tensor) -> Tensor:
+        """Return the items (B, C, *S) of styles (B, L, W), differentiable and without chance."""
         ...
 
 
@@ -484,8 +534,10 @@ class FitOnce(Protocol):
 
 CAPABILITIES: dict[str, type] = {
     "Sampler": Sampler,
+    "ContextSampler": ContextSampler,
     "Reconstructor": Reconstructor,
     "Autoencoder": Autoencoder,
+    "Stylist": Stylist,
     "Editor": Editor,
     "Translator": Translator,
     "Scorer": Scorer,

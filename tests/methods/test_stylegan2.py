@@ -82,7 +82,7 @@ def loss_of(method: StyleGAN2, phase: str, batch: Batch, progress: Progress = ST
 
 def test_registration_phases_and_groups() -> None:
     assert METHODS["stylegan2"].component is StyleGAN2
-    assert capabilities(StyleGAN2) == ["Sampler"]
+    assert capabilities(StyleGAN2) == ["Sampler", "ContextSampler", "Stylist"]
     phases = [(p.name, p.networks, p.every) for p in build().phases]
     assert phases == [
         ("discriminator", ("discriminator",), 1),

@@ -60,6 +60,16 @@ def test_an_item_s_change_depends_on_its_own_stream(shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_images_that_go_with_an_item_move_and_stay_what_they_are(shape: tuple[int, ...]) -> None:
+    x = draws(6, 2, *shape)
+    beside = x[:, :1].clone()
+    changed = augmented(torch.cat([x, beside], 1), EVERYTHING, 0.9, rng(6), own=2)
+    torch.testing.assert_close(changed[:, :2], augmented(x, EVERYTHING, 0.9, rng(6)))
+    turns = AugmentationConfig(flip_axis=0, brightness=0, contrast=0)
+    torch.testing.assert_close(changed[:, 2:], augmented(beside, turns, 0.9, rng(6)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_whole_shifts_move_voxels_and_mirror_the_border(shape: tuple[int, ...]) -> None:
     x, matrix = draws(2, 1, *shape), affine(len(shape))
     matrix[:, 0, -1], matrix[:, -2, -1] = 2, -1

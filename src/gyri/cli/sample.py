@@ -30,9 +30,10 @@ class Command:
     conditions: Path | None = None
     """Table with one row a sample."""
     like: Path | None = None
-    """Prepared cohort whose mix of conditions is drawn from."""
-    split: str = "TRAIN"
-    """Split of --like."""
+    """Prepared cohort whose mix of conditions is drawn from, and whose images, such as masks, a run
+    follows that was trained with some."""
+    split: str | None = None
+    """Split of --like; by default TRAIN, and HOLD where images are given."""
     sweep: str | None = None
     """Make every sample once for each value of one condition, such as age=20:90:8 (eight values)
     or scanner (all levels); --num then counts the samples before that, by default 16."""
@@ -42,6 +43,8 @@ class Command:
     """A numbered checkpoint instead of the last."""
     batch: int = 8
     """Volumes at once."""
+    brats: Path | None = None
+    """Write the samples, cases of four modalities, into this folder under BraTS names, too."""
     override: tuple[str, ...] = ()
     """Changes of the method's sampling, such as sampling.num_steps=50."""
     device: str = "auto"
@@ -51,6 +54,8 @@ class Command:
         """Sample."""
         from gyri import api
 
+        if self.brats is not None:
+            refuse_no_cases(self.run_folder)
         cohort, warnings = api.sample(
             self.run_folder,
             self.out,
@@ -69,7 +74,18 @@ class Command:
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(f"{cohort.root}: {len(cohort.table)} synthetic volumes")
+        if self.brats is not None:
+            print(f"{self.brats}: {len(api.write_brats(cohort, self.brats))} cases named as BraTS")
         print(f"Next: gyri evaluate {cohort.root} --against PREPARED")
+
+
+def refuse_no_cases(run_folder: Path) -> None:
+    """Refuse, before anything is sampled, a run whose samples are no BraTS cases."""
+    from gyri.cohort.brats_layout import refuse_other_channels
+    from gyri.training.run import Run
+
+    run = Run.read(run_folder)
+    refuse_other_channels([c.name for c in (*run.channels, *run.context)], str(run_folder))
 
 
 def assignments(texts: tuple[str, ...]) -> dict[str, str]:

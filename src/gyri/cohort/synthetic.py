@@ -121,7 +121,8 @@ class SyntheticCohort:
         table = read_tsv(self.root / "participants.tsv")
         return table.set_index(table.pop("participant_id").str.removeprefix("sub-"))
 
-    def _path(self, sample: str, channel: Channel) -> Path:
+    def path(self, sample: str, channel: Channel) -> Path:
+        """Return the file of one channel of a sample."""
         made = self.facts.get("desc", "synthetic")
         if channel.kind == "label":
             desc = "" if channel.name == "dseg" else channel.name
@@ -132,7 +133,7 @@ class SyntheticCohort:
 
     def is_written(self, sample: str) -> bool:
         """Say whether all channels of a sample are there; their sidecars are written last."""
-        return all(_sidecar(self._path(sample, channel)).is_file() for channel in self.channels)
+        return all(_sidecar(self.path(sample, channel)).is_file() for channel in self.channels)
 
     def write(self, sample: str, volume: Sequence[np.ndarray], sidecar: Mapping[str, Any]) -> None:
         """Write one sample.
@@ -145,7 +146,7 @@ class SyntheticCohort:
         """
         affine = np.array(self.grid.affine)
         for channel, values in zip(self.channels, volume, strict=True):
-            path = self._path(sample, channel)
+            path = self.path(sample, channel)
             about = {"Synthetic": True, "SkullStripped": self.facts["skull_stripped"]}
             descrip = f"synthetic {sample}"
             if channel.kind == "label":
@@ -159,7 +160,7 @@ class SyntheticCohort:
             write_json(_sidecar(path), {**about, **sidecar})
 
     def volume_set(self, name: str = "synthetic") -> VolumeSet:
-        """Read the intensity channels of all samples that are there.
+        """Read all samples that are there: intensity channels, and label channels as `labels`.
 
         Raises
         ------
@@ -174,7 +175,7 @@ class SyntheticCohort:
         volumes = np.empty((len(samples), len(channels), *grid.shape), np.float32)
         for row, sample in enumerate(samples):
             for column, channel in enumerate(channels):
-                path = self._path(sample, channel)
+                path = self.path(sample, channel)
                 values, affine, _ = read_volume(path)
                 if values.shape != grid.shape or not np.allclose(affine, grid.affine, atol=1e-3):
                     raise DataError(
@@ -183,7 +184,8 @@ class SyntheticCohort:
                     )
                 volumes[row, column] = values
         names = tuple(channel.name for channel in channels)
-        return VolumeSet(name, volumes, self.table.loc[samples], grid, names)
+        labels = {c.name: self.label_maps(c.name) for c in self.channels if c.kind == "label"}
+        return VolumeSet(name, volumes, self.table.loc[samples], grid, names, labels)
 
     def label_maps(self, name: str) -> np.ndarray:
         """Read one label channel (N, I, J, K) int16 of the samples, as `volume_set` orders them.
@@ -200,7 +202,7 @@ class SyntheticCohort:
         samples = [sample for sample in self.table.index if self.is_written(sample)]
         maps = np.empty((len(samples), *self.grid.shape), np.int16)
         for row, sample in enumerate(samples):
-            maps[row] = np.rint(read_volume(self._path(sample, channel))[0])
+            maps[row] = np.rint(read_volume(self.path(sample, channel))[0])
         return maps
 
 

@@ -14,7 +14,8 @@ stops training instead of being replaced.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -28,16 +29,18 @@ from gyri.methods.top_k import TopKConfig, top_k_weights
 from gyri.nn.adaptive_augment import ADAConfig, augmented
 from gyri.nn.quantise import Quantised, perplexity
 from gyri.registry import METHODS
-from gyri.sampling.latent import decode_latents, draw_latents
+from gyri.sampling.latent import decode_latents, draw_latents, of_items
 from gyri.types import (
     Batch,
     ItemSpec,
     Lift,
     Loss,
+    NetworkSpec,
     OptimiserConfig,
     Phase,
     Progress,
     SampleRng,
+    StyleStage,
 )
 
 REFERENCE_BATCH = 32
@@ -46,7 +49,7 @@ CENTRE_CODES = 64
 """Codes whose mean w is the centre of truncation of a condition."""
 CALIBRATION_ITEMS = 64
 ADAM_BETAS = (0.0, 0.99)
-STYLED = ("map", "synthesise", "num_layers", "noise_size", "w_average")
+STYLED = ("map", "synthesise", "style_stages", "num_layers", "noise_size", "w_average")
 """Members of a `StyleGenerator`."""
 
 
@@ -124,8 +127,14 @@ class StyleGenerator(Protocol):
         """Return w (B, W)."""
         ...
 
-    def synthesise(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return items of w (B, W) or (B, num_layers, W) and noise (B, noise_size)."""
+    def style_stages(self) -> tuple[StyleStage, ...]:
+        """Return the stages, the smallest grid first."""
+        ...
+
+    def synthesise(
+        self, w: Tensor, noise: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
+        """Return items of w (B, W) or (B, num_layers, W), noise (B, noise_size) and images."""
         ...
 
 
@@ -206,6 +215,13 @@ class StyleGAN2(LatentGAN):
         """The networks of the paper."""
         return {"generator": "stylegan2_generator", "discriminator": "stylegan2_discriminator"}
 
+    @classmethod
+    def network_specs(cls, config: StyleGAN2Config, spec: ItemSpec) -> dict[str, NetworkSpec]:
+        """Both networks see the images that are given."""
+        given = sum(spec.context.values())
+        specs = super().network_specs(config, spec)
+        return {name: replace(own, context_channels=given) for name, own in specs.items()}
+
     def _phases(self) -> tuple[Phase, ...]:
         config, own = self.config, {phase.name: phase for phase in LatentGAN.phases}
         phases = [own["discriminator"]]
@@ -239,7 +255,10 @@ class StyleGAN2(LatentGAN):
         """Take the first codes from features of TRAIN items, if there are codebooks."""
         discriminator = self.networks["discriminator"]
         if isinstance(discriminator, Quantising):
-            discriminator.start_codes(items[:CALIBRATION_ITEMS])
+            few = items[:CALIBRATION_ITEMS]
+            given = sum(self.spec.context.values())
+            empty = few.new_full((len(few), given, *few.shape[2:]), -1.0)
+            discriminator.start_codes(torch.cat([few, empty], dim=1))
 
     def styles(self, batch: Batch, rng: SampleRng) -> tuple[Tensor, Tensor]:
         """Draw styles of the batch's conditions: w (B, L, W) after mixing, and w (B, W) before."""
@@ -259,13 +278,24 @@ class StyleGAN2(LatentGAN):
     def _noise(self, rng: SampleRng) -> Tensor:
         return rng.normal((self._generator.noise_size,))
 
+    def _fake(self, w: Tensor, noise: Tensor, batch: Batch) -> Tensor:
+        """Make items (B, C, *S) float32 that follow the images of the batch, if it has any."""
+        given = list(batch.context.values())
+        context = torch.cat(given, dim=1) if given else None
+        return self._generator.synthesise(w, noise, context).float()
+
     def _judged(
         self, x: Tensor, batch: Batch, rng: SampleRng
     ) -> tuple[Tensor, Tensor, dict[str, Quantised]]:
-        """Augment; return logits (B,), commitment (B,) and codes of the discriminator."""
+        """Augment; return logits (B,), commitment (B,) and codes of the discriminator.
+
+        Images that are given move with the items.
+        """
         ada, discriminator = self.config.ada, self.networks["discriminator"]
+        own = x.shape[1]
+        x = torch.cat([x, *batch.context.values()], dim=1)
         if ada is not None:
-            x = augmented(x, ada.augmentation, float(self.state["ada_p"]), rng)
+            x = augmented(x, ada.augmentation, float(self.state["ada_p"]), rng, own)
         if isinstance(discriminator, Quantising):
             found = discriminator.judge(x, batch.condition, batch.position)
             return found.logits.float(), found.commitment, found.codes
@@ -284,7 +314,7 @@ class StyleGAN2(LatentGAN):
         """``softplus(-D(x)) + softplus(D(fake))``."""
         with torch.no_grad():
             layers, _ = self.styles(batch, rng)
-            fake = self._generator.synthesise(layers, self._noise(rng)).float()
+            fake = self._fake(layers, self._noise(rng), batch)
         logits_real, committed_real, codes_real = self._judged(batch.x.float(), batch, rng)
         logits_fake, committed_fake, codes_fake = self._judged(fake, batch, rng)
         adversarial = softplus(-logits_real) + softplus(logits_fake)
@@ -319,7 +349,7 @@ class StyleGAN2(LatentGAN):
     def _generator_loss(self, batch: Batch, progress: Progress, rng: SampleRng) -> Loss:
         """``softplus(-D(fake))``, of the most realistic fakes where `top_k` says so."""
         layers, w = self.styles(batch, rng)
-        fake = self._generator.synthesise(layers, self._noise(rng)).float()
+        fake = self._fake(layers, self._noise(rng), batch)
         logits, commitment, _ = self._judged(fake, batch, rng)
         each = softplus(-logits)
         weights = self._weights(logits, batch, progress)
@@ -348,7 +378,7 @@ class StyleGAN2(LatentGAN):
         noise = self._noise(rng)[few]
         direction = rng.normal((self.spec.channels, *self.spec.shape))[few]
         w = layers[few]
-        lengths = path_lengths(self._generator.synthesise(w, noise).float(), w, direction)
+        lengths = path_lengths(self._fake(w, noise, batch[few]), w, direction)
         penalty = (lengths - self.state["path_mean"]).square().mean()
         total = config.path_weight * config.path_every * penalty
         found = lengths.detach()
@@ -386,36 +416,92 @@ class StyleGAN2(LatentGAN):
         lift : how items sit in a volume; also says where they lie.
         condition : (V, D).
         rng : one stream a volume; draws its z and noise or those of its items.
+
+        Raises
+        ------
+        UsageError
+            If the method was trained with images to follow.
         """
+        if self.spec.context:
+            raise UsageError(
+                f"This model makes images that follow {', '.join(self.spec.context)}; give a "
+                "prepared cohort to take them from."
+            )
+        return self.sample_given(lift, condition, {}, rng)
+
+    @torch.no_grad()
+    def sample_given(
+        self, lift: Lift, condition: Tensor, context: Mapping[str, Tensor], rng: SampleRng
+    ) -> Tensor:
+        """Sample volumes that follow the images `context` (V, C', I, J, K); see `sample`."""
         config, generator, items = self.config, self._generator, self.spec.items_per_volume
         z = draw_latents(rng, config.latent_size, items, config.z_per)
         if config.sampling_noise == "random":
             z = torch.cat([z, draw_latents(rng, generator.noise_size, items, "item")], dim=1)
-        return decode_latents(self._decoded, z, lift, condition, config.items_per_call)
+        images = [context[name] for name in self.spec.context]
+        given = torch.cat(images, dim=1) if images else None
+        return decode_latents(self._decoded, z, lift, condition, config.items_per_call, given)
 
-    def _decoded(self, code: Tensor, condition: Tensor, position: Tensor | None) -> Tensor:
+    def _decoded(
+        self,
+        code: Tensor,
+        condition: Tensor,
+        position: Tensor | None,
+        context: Tensor | None = None,
+    ) -> Tensor:
         """Make items of z and, where noise is random, the noise behind it."""
         generator, size = self._generator, self.config.latent_size
         z, noise = code[:, :size], code[:, size:]
-        w = generator.map(z, condition, position)
-        if self.config.truncation != 1:
-            w = self._centre(condition, position).lerp(w, self.config.truncation)
+        w = self._truncated(z, condition, position)
         if self.config.sampling_noise == "none":
             noise = z.new_zeros(len(z), generator.noise_size)
         constant = self.config.sampling_noise == "constant"
-        return generator.synthesise(w, None if constant else noise)
+        return generator.synthesise(w, None if constant else noise, context)
 
-    def _centre(self, condition: Tensor, position: Tensor | None) -> Tensor:
-        """Return the w (B, W) that truncation leads to."""
-        generator, num = self._generator, CENTRE_CODES
+    def _truncated(self, z: Tensor, condition: Tensor, position: Tensor | None) -> Tensor:
+        """Return w (B, W) of z, drawn towards the centre."""
+        w, share = self._generator.map(z, condition, position), self.config.truncation
+        if share == 1:
+            return w
         if self.config.truncation_centre == "all":
-            return generator.w_average.expand(len(condition), -1)
+            return self._generator.w_average.lerp(w, share)
+        return self._mean_w(condition, position).lerp(w, share)
+
+    def _mean_w(self, condition: Tensor, position: Tensor | None) -> Tensor:
+        """Return the mean w (B, W) of each item's condition and position."""
+        num = CENTRE_CODES
         # The same codes for every item: points of a quadrature, no randomness.
         codes = torch.randn(
             num, self.config.latent_size, generator=torch.Generator().manual_seed(0)
         ).to(condition)
         repeated = None if position is None else position.repeat_interleave(num, dim=0)
-        w = generator.map(
+        w = self._generator.map(
             codes.repeat(len(condition), 1), condition.repeat_interleave(num, dim=0), repeated
         )
         return w.unflatten(0, (-1, num)).mean(1)
+
+    def style_stages(self) -> tuple[StyleStage, ...]:
+        """Return the generator's stages, the smallest grid first."""
+        return self._generator.style_stages()
+
+    @torch.no_grad()
+    def styles_of(self, lift: Lift, condition: Tensor, rng: SampleRng) -> Tensor:
+        """Return the styles (V * items, L, W) of what `sample` makes of the same streams."""
+        config, items = self.config, self.spec.items_per_volume
+        z = draw_latents(rng, config.latent_size, items, config.z_per)
+        return self._layers(self._truncated(z, *of_items(lift, condition, items)))
+
+    @torch.no_grad()
+    def mean_styles(self, lift: Lift, condition: Tensor) -> Tensor:
+        """Return the mean styles (V * items, L, W) of conditions (V, D)."""
+        return self._layers(self._mean_w(*of_items(lift, condition, self.spec.items_per_volume)))
+
+    def _layers(self, w: Tensor) -> Tensor:
+        return w[:, None].repeat(1, self._generator.num_layers, 1)
+
+    def from_styles(self, styles: Tensor) -> Tensor:
+        """Return items (B, C, *S) of styles (B, L, W), the noise being none or the constant one."""
+        noise: Tensor | None = None
+        if self.config.sampling_noise == "none":
+            noise = styles.new_zeros(len(styles), self._generator.noise_size)
+        return self._generator.synthesise(styles, noise)

@@ -25,8 +25,9 @@ from gyri.nn.layers import memory_format, runner
 from gyri.nn.mapping import Mapping
 from gyri.nn.modulated import AdaptiveConv, ModulatedConv, StyledConv
 from gyri.nn.pooled_attention import PooledAttention
+from gyri.nn.spatial_modulation import SpatialModulation
 from gyri.registry import NETWORKS
-from gyri.types import NetworkSpec
+from gyri.types import NetworkSpec, StyleStage
 
 SMALLEST_SIDE = 4
 CHANNEL_BASE = {2: 16384, 3: 2048}
@@ -222,6 +223,11 @@ class StyleGAN2Generator(nn.Module):
         self.to_image = nn.ModuleDict(
             {str(n): ToImage(dims, widths[n], spec.out_channels, size) for n in imaged}
         )
+        self.given: nn.ModuleList | None = None
+        if spec.context_channels:
+            self.given = nn.ModuleList(
+                SpatialModulation(dims, width, spec.context_channels) for width in widths
+            )
         self.num_layers = 2 * len(widths)
         self.noise_grids = [
             grid for n, grid in enumerate(self.grids) for _ in range(2 if n else 1) if config.noise
@@ -235,7 +241,16 @@ class StyleGAN2Generator(nn.Module):
         """Return w (B, w_size) of z (B, Z), conditions (B, D) and positions (B, P) or None."""
         return self.mapping(z, condition, position)
 
-    def synthesise(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
+    def style_stages(self) -> tuple[StyleStage, ...]:
+        """Return the stages with their grids and first layers, the smallest grid first."""
+        return tuple(
+            StyleStage(grid, max(2 * number - 1, 0), stage)
+            for number, (grid, stage) in enumerate(zip(self.grids, self.stages))
+        )
+
+    def synthesise(
+        self, w: Tensor, noise: Tensor | None = None, context: Tensor | None = None
+    ) -> Tensor:
         """Return items (B, C, *S).
 
         Parameters
@@ -243,6 +258,7 @@ class StyleGAN2Generator(nn.Module):
         w : (B, w_size) for all layers, or (B, num_layers, w_size) for each its own.
         noise : (B, noise_size) standard normal; zeros for none. Without, the same constant maps,
             drawn when the network was made, for every item.
+        context : (B, C', *S) images that items follow, where the network was made for some.
         """
         if w.ndim == 2:
             w = w[:, None].expand(-1, self.num_layers, -1)
@@ -254,6 +270,8 @@ class StyleGAN2Generator(nn.Module):
         for number, stage in enumerate(self.stages):
             last = first + (2 if number else 1)
             x = self.run(stage, x, w[:, first:last], *maps[first:last])
+            if self.given is not None:
+                x = self.given[number](x, context)
             if image is not None:
                 # Linear interpolation is the filter [1, 3, 3, 1], its gain the number of axes'.
                 mode = "bilinear" if x.ndim == 4 else "trilinear"
@@ -276,6 +294,7 @@ class StyleGAN2Generator(nn.Module):
         condition: Tensor,
         position: Tensor | None = None,
         noise: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> Tensor:
         """Return items.
 
@@ -284,11 +303,11 @@ class StyleGAN2Generator(nn.Module):
         z : (B, Z) standard normal.
         condition : (B, D), D may be 0.
         position : (B, P), or None where the network was made for none.
-        noise : see `synthesise`.
+        noise, context : see `synthesise`.
 
         Returns
         -------
         Tensor
             (B, C, *S), not bounded.
         """
-        return self.synthesise(self.map(z, condition, position), noise)
+        return self.synthesise(self.map(z, condition, position), noise, context)

@@ -152,8 +152,9 @@ class StyleGAN2Discriminator(nn.Module):
         self.memory_format = memory_format(dims, config.channels_last)
         refuse_absent(config.attention, len(widths), "attention")
         imaged = range(top + 1) if config.form == "skip" else [top]
+        seen = spec.in_channels + spec.context_channels
         self.from_image = nn.ModuleDict(
-            {str(n): EqualConv(dims, spec.in_channels, widths[n], kernel=1) for n in imaged}
+            {str(n): EqualConv(dims, seen, widths[n], kernel=1) for n in imaged}
         )
         self.halve_image = SmoothDownsample(dims)
         residual = config.form == "residual"
@@ -244,7 +245,7 @@ class StyleGAN2Discriminator(nn.Module):
 
         Parameters
         ----------
-        x : (B, C, *S).
+        x : (B, C, *S), behind its channels those of the images that are given.
         condition : (B, D), D may be 0.
         position : (B, P), or None where the network was made for none.
 

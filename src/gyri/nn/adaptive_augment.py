@@ -231,7 +231,9 @@ def _geometry(
     return matrix, on.any(1)
 
 
-def augmented(x: Tensor, config: AugmentationConfig, p: float, rng: SampleRng) -> Tensor:
+def augmented(
+    x: Tensor, config: AugmentationConfig, p: float, rng: SampleRng, own: int | None = None
+) -> Tensor:
     """Change items, differentiably to any order.
 
     Parameters
@@ -240,17 +242,20 @@ def augmented(x: Tensor, config: AugmentationConfig, p: float, rng: SampleRng) -
     config : see `AugmentationConfig`.
     p : probability of each kind; 0 returns x as it is.
     rng : one stream an item.
+    own : how many channels are the item's, None for all; those behind are images that go with it,
+        which move and otherwise stay what they are.
     """
     if p == 0:
         return x
     with torch.autocast(x.device.type, enabled=False):
-        return _changed(x, config, p, rng)
+        return _changed(x, config, p, rng, own or x.shape[1])
 
 
-def _changed(x: Tensor, config: AugmentationConfig, p: float, rng: SampleRng) -> Tensor:
+def _changed(x: Tensor, config: AugmentationConfig, p: float, rng: SampleRng, own: int) -> Tensor:
     shape = tuple(x.shape[2:])
     matrix, moved = _geometry(shape, config, p, rng)
     x = torch.where(over_space(moved[:, None], x), resampled(x, matrix), x)
+    x, beside = x[:, :own], x[:, own:]
     fires = (rng.uniform((4,)) < p).to(x)
     draw = rng.normal((3,)).to(x) * fires[:, :3]
     contrast = over_space(2 ** (config.contrast * draw[:, :1]), x)
@@ -261,7 +266,7 @@ def _changed(x: Tensor, config: AugmentationConfig, p: float, rng: SampleRng) ->
     if config.cutout:
         covered = _box(shape, config.cutout, rng) & over_space(fires[:, 3:].bool(), x)
         x = torch.where(covered, torch.full_like(x, -1.0), x)
-    return x
+    return torch.cat([x, beside], dim=1)
 
 
 def _box(shape: tuple[int, ...], share: float, rng: SampleRng) -> Tensor:

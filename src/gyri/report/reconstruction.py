@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gyri.report.figures import Spacing, colour, display_window, tile
+from gyri.views.base import Plane
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,8 +63,10 @@ def reconstruction_figure(
     return figure
 
 
-def walk_figure(walks: Sequence[Walk], spacing_mm: Spacing, title: str) -> Figure:
-    """Draw walks through a code: a row each, a mid-slice from above at every stop."""
+def walk_figure(
+    walks: Sequence[Walk], spacing_mm: Spacing, title: str, plane: Plane = "axial"
+) -> Figure:
+    """Draw walks through a code: a row each, a mid-slice at every stop."""
     from matplotlib.figure import Figure
 
     columns = max(len(walk.stops) for walk in walks)
@@ -76,11 +79,13 @@ def walk_figure(walks: Sequence[Walk], spacing_mm: Spacing, title: str) -> Figur
         for axis in axes:
             axis.set_axis_off()
         for axis, stop, volume in zip(axes, walk.stops, walk.volumes):
-            pixels = colour(tile(volume, spacing_mm, planes=("axial",)), window)
+            pixels = colour(tile(volume, spacing_mm, planes=(plane,)), window)
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
-            axis.set_title(stop, color="#d8dde3", fontsize=7, pad=2)
-        # A line of its own above the first stop.
-        axes[0].set_title(f"{walk.label}\n ", loc="left", color="#d8dde3", fontsize=7, pad=2)
+            axis.set_title(f"\n{stop}", color="#d8dde3", fontsize=7, pad=2)
+        # On the line above the stops; however long, it moves nothing.
+        above = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 7}
+        label = axes[0].annotate(walk.label, (0, 1), (0, 12), color="#d8dde3", **above)
+        label.set_in_layout(False)
     return figure
 
 

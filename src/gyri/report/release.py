@@ -133,6 +133,12 @@ def _check(run: Run, samples: SyntheticCohort, cohort: PreparedCohort) -> int | 
             f"{samples.root} shows real people as the model rebuilds them, not new ones, and is "
             "not released. Give a folder that `gyri sample` made."
         )
+    if given := samples.facts.get("given"):
+        raise DataError(
+            f"{samples.root} holds {', '.join(given['images'])} of real people of "
+            f"{given['split']}, which the images follow. That is data of theirs and is not "
+            "released. Give a folder that a run made without `data.context`."
+        )
     step = int(str(samples.facts["checkpoint"]).removeprefix("step-"))
     if checkpoint.digest(run.checkpoint(step)) != samples.facts["checkpoint_sha256"]:
         raise UsageError(

@@ -33,6 +33,7 @@ class ResidentVolumes:
     scale : ``stored * scale`` is the prepared intensity.
     intensity_range : the prepared range that is mapped to [-1, 1].
     channels : what the stored channels are; None takes all as intensities.
+    num_given : how many of them, the last, are given to the model and not made by it.
     """
 
     def __init__(
@@ -41,10 +42,13 @@ class ResidentVolumes:
         scale: float,
         intensity_range: tuple[float, float],
         channels: tuple[Channel, ...] | None = None,
+        num_given: int = 0,
     ) -> None:
         low, high = intensity_range
         self.stored = stored
         self.channels = channels or tuple(Channel(str(n)) for n in range(stored.shape[1]))
+        made = len(self.channels) - num_given
+        self.made, self.given = self.channels[:made], self.channels[made:]
         self.has_labels = any(channel.kind == "label" for channel in self.channels)
         self.gain = 2 * scale / (high - low)
         self.offset = -2 * low / (high - low) - 1
@@ -53,6 +57,14 @@ class ResidentVolumes:
     def shape(self) -> tuple[int, ...]:
         """Return (N, C, I, J, K), with C as a model sees it."""
         return (len(self.stored), width(self.channels), *self.stored.shape[2:])
+
+    def context(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return the given channels of the volumes `rows` by name, (V, C', I, J, K) each."""
+        if not self.given:
+            return {}
+        widths = [width([channel]) for channel in self.given]
+        parts = self[rows][:, width(self.made) :].split(widths, 1)
+        return {channel.name: part for channel, part in zip(self.given, parts)}
 
     def __getitem__(self, index: Any) -> Tensor:
         """Return what ``[...]`` selects; the channel axis is always taken whole."""
@@ -127,13 +139,25 @@ class Feed:
         rows = rows.to(self.device)
         view_rng = SampleRng(derive_seeds(positions, self.seed, "view"), self.device)
         items = self._items(positions, rows, view_rng)
+        x, context = self._parted(items.x)
         return Batch(
-            x=items.x,
+            x=x,
             condition=self.condition[rows],
             position=items.position,
             subject=rows,
             seed=derive_seeds(positions, self.seed, "loss"),
+            context=context,
         )
+
+    def _parted(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part items of all channels into what is made and, by name, what is given."""
+        made = self.view.item_channels
+        if x.shape[1] == made:
+            return x, {}
+        per_channel = made // self.view.volume_shape[0]
+        widths = [width([channel]) * per_channel for channel in self.volumes.given]
+        parts = x[:, made:].split(widths, 1)
+        return x[:, :made], {c.name: part for c, part in zip(self.volumes.given, parts)}
 
     def _items(self, positions: Tensor, rows: Tensor, view_rng: SampleRng) -> Items:
         if self.augment is None:
@@ -146,7 +170,7 @@ class Feed:
         """Return all items (N * items_per_volume, C, *S) and their conditions."""
         items = [self.view.encode(self.volumes[row : row + 1]).x for row in range(len(self))]
         per_volume = self.view.items_per_volume
-        return torch.cat(items), self.condition.repeat_interleave(per_volume, 0)
+        return self._parted(torch.cat(items))[0], self.condition.repeat_interleave(per_volume, 0)
 
     def calibration_items(self, num: int = 512) -> Tensor:
         """Return what `Method.calibrate` measures on: all items, or `num` drawn ones if several
@@ -168,11 +192,13 @@ def load_split(
         If the cohort lacks a channel of the recipe, has another spacing, or the split is empty.
     """
     names = [channel.name for channel in cohort.channels]
-    missing = [name for name in data.channels if name not in names]
+    wanted = (*data.channels, *data.context)
+    missing = [name for name in wanted if name not in names]
     if missing:
         raise DataError(
             f"{cohort.root} has the channels {', '.join(names)}; the recipe asks for "
-            f"{', '.join(missing)}. Prepare the cohort with them or change data.channels."
+            f"{', '.join(missing)}. Prepare the cohort with them or change data.channels and "
+            "data.context."
         )
     if data.spacing_mm is not None and not np.allclose(cohort.grid.spacing_mm, data.spacing_mm):
         raise DataError(
@@ -180,8 +206,8 @@ def load_split(
             f"for {data.spacing_mm:g} mm. Run `gyri prepare ... --spacing {data.spacing_mm:g}`, "
             "or override data.spacing_mm."
         )
-    chosen = [names.index(name) for name in data.channels]
-    if all(cohort.channels[index].kind == "label" for index in chosen):
+    chosen = [names.index(name) for name in wanted]
+    if all(cohort.channels[names.index(name)].kind == "label" for name in data.channels):
         raise DataError(
             f"data.channels is {', '.join(data.channels) or 'empty'}; it needs at least one "
             "channel that holds intensities, for evaluation judges these."
@@ -195,6 +221,7 @@ def load_split(
         scale,
         cohort.intensity_range,
         tuple(cohort.channels[index] for index in chosen),
+        len(data.context),
     )
 
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from gyri import __version__
 from gyri.cohort.prepared import PreparedCohort
@@ -42,17 +43,25 @@ from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method, Progress, capab
 from gyri.views.base import View
 
 Preview = Callable[["Model", Path], None]
+PREVIEWS = 4
+"""Samples in a preview."""
 Validate = Callable[[Progress], dict[str, float]]
 
 
 @dataclass
 class Model:
-    """A trained method with the view and the conditions it was trained on."""
+    """A trained method with the view and the conditions it was trained on.
+
+    Parameters
+    ----------
+    shown : images given to previews, (`PREVIEWS`, C, I, J, K) by name.
+    """
 
     method: Method
     view: View
     schema: ConditionSchema
     device: torch.device
+    shown: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,6 +102,11 @@ class Run:
         return tuple(Channel(**channel) for channel in self.info["channels"])
 
     @property
+    def context(self) -> tuple[Channel, ...]:
+        """The channels that the run is given and does not make."""
+        return tuple(Channel(**channel) for channel in self.info.get("context", ()))
+
+    @property
     def schema(self) -> ConditionSchema:
         """What the run is conditioned on."""
         return ConditionSchema.from_json(self.info["schema"])
@@ -129,7 +143,9 @@ class Run:
         recipe = recipe or self.recipe
         folder = self.checkpoint(step)
         files, _ = checkpoint.load(folder)
-        view, method = _build(recipe, width(self.channels), self.grid, self.schema, self.num_train)
+        view, method = _build(
+            recipe, self.channels, self.context, self.grid, self.schema, self.num_train
+        )
         view.state = files.get("view", {})
         view.to(device)
         method.to(device)
@@ -212,7 +228,8 @@ def _train(
     _train_needs(run, cohort, device, preview, quiet)
 
     volumes = load_split(cohort, "TRAIN", recipe.data, device)
-    view, method = _build(recipe, volumes.shape[1], cohort.grid, schema, len(volumes.stored))
+    num = len(volumes.stored)
+    view, method = _build(recipe, volumes.made, volumes.given, cohort.grid, schema, num)
     if not checkpoint.numbered(out / "checkpoints") and recipe.training.private is None:
         view.fit(volumes)
     view.to(device)
@@ -267,6 +284,7 @@ def _start(
         "split_hash": cohort.split_hash,
         "grid": {"shape": cohort.grid.shape, "affine": cohort.grid.affine},
         "channels": [vars(channels[name]) for name in recipe.data.channels if name in channels],
+        "context": [vars(channels[name]) for name in recipe.data.context if name in channels],
         "intensity_range": cohort.intensity_range,
         "skull_stripped": cohort.skull_stripped,
         "num_train": num_train,
@@ -315,11 +333,17 @@ def _write_info(run: Run) -> None:
 
 
 def _build(
-    recipe: Recipe, channels: int, grid: Grid, schema: ConditionSchema, num_train: int
+    recipe: Recipe,
+    channels: tuple[Channel, ...],
+    context: tuple[Channel, ...],
+    grid: Grid,
+    schema: ConditionSchema,
+    num_train: int,
 ) -> tuple[View, Method]:
     """Build view and method with weights that follow from the recipe's seed alone."""
-    view = build_view(recipe, channels, grid)
-    spec: ItemSpec = view.item_spec(schema.layout, num_train)
+    view = build_view(recipe, width(channels), grid)
+    given = {channel.name: width([channel]) for channel in context}
+    spec: ItemSpec = view.item_spec(schema.layout, num_train, given)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         method = build_method(recipe, spec)
@@ -350,7 +374,8 @@ def _train_by_gradients(
     quiet: bool,
     validate: Validate | None,
 ) -> Clock:
-    model = Model(method, feed.view, schema, feed.device)
+    shown = feed.volumes.context(torch.arange(PREVIEWS).to(feed.device) % len(feed))
+    model = Model(method, feed.view, schema, feed.device, shown)
 
     def show(step: int) -> None:
         if preview is not None and distributed.rank() == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
@@ -70,13 +71,25 @@ class View:
         self.volume_shape = (channels, *grid.shape)
         self.state: dict[str, Tensor] = {}
 
-    def item_spec(self, condition: ConditionLayout, num_train: int) -> ItemSpec:
-        """Describe the items to a method."""
+    def item_spec(
+        self,
+        condition: ConditionLayout,
+        num_train: int,
+        context: Mapping[str, int] | None = None,
+    ) -> ItemSpec:
+        """Describe the items to a method.
+
+        Parameters
+        ----------
+        context : channels of a volume of each image that is given, by name.
+        """
+        per_channel = self.item_channels // self.volume_shape[0]
         return ItemSpec(
             channels=self.item_channels,
             shape=self.item_shape,
             position_size=self.position_size,
             condition=condition,
+            context={name: count * per_channel for name, count in (context or {}).items()},
             items_per_volume=self.items_per_volume,
             num_train=num_train,
         )

@@ -35,12 +35,14 @@ CITATION = (
     "Segmentation (BraTS) challenge: glioma segmentation on post-treatment MRI, arXiv:2405.18368"
 )
 LICENSE = "CC BY 4.0 (BraTS-Africa); terms of the challenge (BraTS 2021, 2023, 2024)"
+NEW_ENDINGS = {"T1w": "t1n", "T1c": "t1c", "T2w": "t2w", "FLAIR": "t2f", "tumour": "seg"}
+"""Channel -> how a file's name ends since BraTS 2023."""
+
 ENDINGS = {
-    "t1n": "T1w", "t1c": "T1c", "t2w": "T2w", "t2f": "FLAIR",
-    "t1": "T1w", "t1ce": "T1c", "t2": "T2w", "flair": "FLAIR",
-    "seg": "tumour",
-}  # fmt: skip
-"""How a file's name ends -> modality; those of BraTS 2023 on, then those until 2021."""
+    **{ending: name for name, ending in NEW_ENDINGS.items()},
+    **{"t1": "T1w", "t1ce": "T1c", "t2": "T2w", "flair": "FLAIR"},
+}
+"""How a file's name ends -> channel; also as until BraTS 2021."""
 
 MODALITIES = ("T1w", "T1c", "T2w", "FLAIR")
 SEGMENTATION = "tumour"
