@@ -158,12 +158,19 @@ def test_the_checkpoint_is_chosen_by_its_distance_to_val(tmp_path, tiny_cohort, 
     study = load_study(write(tmp_path, rows=[snapshots], protocol=choose))
     results = run_study(study, tiny_cohort, tmp_path / "out")
     assert "VAL has 1 subjects" in results["rows"][0]["trials"][0]["failure"]["reason"]
-    given = {2: {"morph-v1": 1.0, "radiomics-v1": 3.0}, 4: {"morph-v1": 2.0, "radiomics-v1": 4.0}}
+    given = {
+        2: {"kid/morph-v1": 1.0, "kid/radiomics-v1": 3.0, "fd/morph-v1": 9.0},
+        4: {"kid/morph-v1": 2.0, "kid/radiomics-v1": 4.0, "fd/morph-v1": 3.0},
+    }
     monkeypatch.setattr(
         trial, "_distances", lambda job, choose, steps: {s: given[s] for s in steps}
     )
     results = run_study(study, tiny_cohort, tmp_path / "out")
     assert results["rows"][0]["trials"][0]["checkpoint"]["step"] == 2
+    table = (tmp_path / "out" / "results.md").read_text()
+    assert "## Over training" in table
+    assert "| 8, 16 | 9, 3 |" in table
+    assert 'id="course"' in (tmp_path / "out" / "results.html").read_text()
     facts = next((tmp_path / "out" / "rows" / "ddpm" / "seed-0").glob("samples-*"))
     assert json.loads((facts / "gyri-synthetic.json").read_text())["checkpoint"] == "step-00000002"
 

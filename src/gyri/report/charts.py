@@ -361,6 +361,44 @@ def band(x: np.ndarray, rows: Mapping[str, np.ndarray], x_name: str, y_name: str
     return figure
 
 
+def courses(
+    rows: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_name: str, y_name: str
+) -> Figure:
+    """Draw a line a row on a logarithmic axis, its name at its end.
+
+    Parameters
+    ----------
+    rows : name -> (x, y), y above 0.
+    x_name, y_name : names of the axes.
+    """
+    figure, axes = panel(7.5, 0.9 + max(2.4, 0.19 * len(rows)))
+    styles = [(c, s) for s in ("-", "--", ":") for c in ("synthetic", "hold", "train", "ink")]
+    ends = []
+    for number_of, (name, (x, y)) in enumerate(rows.items()):
+        colour, style = styles[number_of % len(styles)]
+        axes.plot(x, y, style, color=PALETTE[colour], linewidth=1.5, marker="o", markersize=3)
+        ends.append((np.log10(y[-1]), x[-1], y[-1], name, PALETTE[colour]))
+    axes.set_yscale("log")
+    low, high = np.log10(axes.get_ylim())
+    # Names side by side where lines end, pushed apart where they would cover each other.
+    room, place = (high - low) / max(len(ends), 12), low
+    for log_y, x_end, y_end, name, colour in sorted(ends):
+        place = max(place + room, float(log_y))
+        axes.annotate(
+            name,
+            (x_end, y_end),
+            xytext=(1.02, (place - low) / (high - low)),
+            textcoords="axes fraction",
+            fontsize=7,
+            color=colour,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": PALETTE["rule"], "linewidth": 0.5},
+        )
+    _label(axes, x_name, y_name)
+    return figure
+
+
 def neighbour_distribution(generated: np.ndarray, hold: np.ndarray) -> Figure:
     """Draw how alike the nearest TRAIN subject is: of each sample and of each HOLD subject.
 

@@ -43,6 +43,10 @@ COSTS = {
 }
 
 
+COURSE = "fd/morph-v1"
+"""The distance that is followed over training."""
+
+
 def main_scores(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return one score of each key that the main table shows, in its order."""
     known: dict[str, Mapping[str, Any]] = {}
@@ -116,6 +120,15 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += ["", "## Gates that fail", "", *(_failing_gates(results) or ["None."])]
     lines += ["", "## Cost", ""]
     lines += _table(["row", "network calls a sample", *COSTS], list(_cost_rows(results)))
+    if courses := _courses(results):
+        lines += ["", "## Over training", "", _course_note(results), ""]
+        lines += _table(
+            ["row", "items seen", "Fréchet distance, morph-v1"],
+            [
+                [name, ", ".join(map(number, seen)), ", ".join(map(number, values))]
+                for name, (seen, values) in courses.items()
+            ],
+        )
     if results["differences"]:
         lines += ["", "## Differences from the best row", ""]
         lines += _table(
@@ -126,6 +139,14 @@ def markdown(results: Mapping[str, Any]) -> str:
     if published := _published_rows(results):
         lines += ["", "## As published", "", PUBLISHED_NOTE, "", *_table(*published)]
     return "\n".join(lines) + "\n"
+
+
+def _course_note(results: Mapping[str, Any]) -> str:
+    choose = results["protocol"]["choose"]
+    return (
+        f"At each checkpoint that was kept, {choose['num']} samples against {choose['on']}; few, "
+        "so that a value is high and compares with its own column alone."
+    )
 
 
 PUBLISHED_NOTE = (
@@ -230,6 +251,22 @@ def _difference_rows(results: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def _courses(results: Mapping[str, Any]) -> dict[str, tuple[list[float], list[float]]]:
+    """Per finished trial with several checkpoints: items seen and `COURSE` at each."""
+    found = {}
+    for row, trial in _done(results):
+        measured = trial["checkpoint"].get("distances", {})
+        if all(COURSE in scores for scores in measured.values()) and len(measured) > 1:
+            seed = f", seed {trial['seed']}" if len(row["trials"]) > 1 else ""
+            per_step = trial["cost"]["images_seen"] / trial["cost"]["steps"]
+            steps = sorted(measured, key=int)
+            found[_name(row) + seed] = (
+                [int(step) * per_step for step in steps],
+                [measured[step][COURSE] for step in steps],
+            )
+    return found
+
+
 def _failures(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for row in results["rows"]:
         for trial in row["trials"]:
@@ -310,6 +347,8 @@ def _page(results: Mapping[str, Any], out: Path) -> dict[str, Any]:
         "costs": list(_cost_rows(results)),
         "differences": _difference_rows(results),
         "failures": list(_failures(results)),
+        "course": _course_figure(results),
+        "course_note": _course_note(results),
         "published": _published_rows(results),
         "published_note": PUBLISHED_NOTE,
         "pictures": [
@@ -324,6 +363,17 @@ def _page(results: Mapping[str, Any], out: Path) -> dict[str, Any]:
             k: results[k] for k in ("protocol", "data", "machine", "overhead") if k in results
         },
     }
+
+
+def _course_figure(results: Mapping[str, Any]) -> Any:
+    """Draw how far every row is from VAL over its training; None where nothing was followed."""
+    from gyri.report.charts import courses, themed_svg
+
+    found = _courses(results)
+    if not found:
+        return None
+    alt = "Fréchet distance of each row over the items it has seen"
+    return themed_svg(courses(found, "items seen", "Fréchet distance, morph-v1"), alt, "course")
 
 
 def _page_row(row: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,7 +189,8 @@ def _choose(job: Job) -> dict[str, Any]:
     if len(steps) == 1:
         return {"step": steps[0]}
     distances = _distances(job, choose, steps)
-    table = np.array([list(distances[step].values()) for step in steps])
+    kernel = [key for key in distances[steps[0]] if key.startswith("kid/")]
+    table = np.array([[distances[step][key] for key in kernel] for step in steps])
     ranks = table.argsort(0).argsort(0).mean(1)
     # Of checkpoints that are alike the later one.
     best = max(range(len(steps)), key=lambda n: (-ranks[n], n))
@@ -197,9 +198,10 @@ def _choose(job: Job) -> dict[str, Any]:
 
 
 def _distances(job: Job, choose: Choose, steps: list[int]) -> dict[int, dict[str, float]]:
-    """Kernel distances of each checkpoint's samples to a split, by feature set."""
+    """Kernel and Fréchet distances of each checkpoint's samples to a split, by the score's key."""
     from threadpoolctl import threadpool_limits
 
+    from gyri.evaluation.metrics.frechet import FrechetDistance
     from gyri.evaluation.metrics.kernel import KernelDistance
     from gyri.evaluation.protocol import Judge, without_nan
 
@@ -223,8 +225,11 @@ def _distances(job: Job, choose: Choose, steps: list[int]) -> dict[int, dict[str
                 seed=job.sampling_seed, overrides=job.sampling,
             )  # fmt: skip
             evidence = judge.evidence(*without_nan(samples.volume_set()))
-            scores = KernelDistance().scores(evidence, judge.study)
-            found[step] = {str(score.features): float(score.value) for score in scores}
+            found[step] = {
+                score.key: float(score.value)
+                for metric in (KernelDistance(), FrechetDistance())
+                for score in metric.scores(evidence, judge.study)
+            }
     return found
 
 
