@@ -1,0 +1,154 @@
+"""Draw and tabulate a study of StyleGAN2's variants, as s2-variants.md shows it.
+
+python docs/results/variants.py STUDY PREPARED OUT
+
+Writes OUT-samples.png (for three held-out masks the person's own scans and what every row makes of
+them; without given masks the first samples), OUT-course.png (distance to VAL over items seen) and
+prints a table of what the judge says, the artefacts of each row among it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from gyri.cohort.prepared import PreparedCohort
+from gyri.cohort.synthetic import SyntheticCohort
+from gyri.cohort.volumes import VolumeSet
+from gyri.evaluation.metrics.artefacts import Artefacts
+from gyri.evaluation.protocol import Judge, without_nan
+
+SHOWN = 3
+KEYS = (
+    "fd/morph-v1", "fd/radiomics-v1", "kid/morph-v1", "kid/radiomics-v1", "coverage/morph-v1",
+    "msssim/delta", "nearest/copy_rate", "components", "label_agreement/tumour/whole",
+    "label_agreement/tumour/ratio", "label_anatomy/tumour/w1", "label_anatomy/tumour/place",
+)  # fmt: skip
+
+
+def finished(study: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of a study with their first finished trial."""
+    results = json.loads((study / "results.json").read_text())
+    return [
+        (row, trial) for row in results["rows"] for trial in row["trials"][:1]
+        if trial["state"] == "done"
+    ]  # fmt: skip
+
+
+def case(volumes: VolumeSet, row: int, depth: int) -> np.ndarray:
+    """All modalities of a slice and its label, side by side."""
+    labels = [label[row, :, :, depth] / max(label.max(), 1) for label in volumes.labels.values()]
+    images = [*volumes.volumes[row, :, :, :, depth], *labels]
+    return np.concatenate([np.rot90(image) for image in images], axis=1)
+
+
+def draw_samples(study: Path, cohort: PreparedCohort, out: Path) -> None:
+    """One line a row: three cases, each at the depth where its label is largest."""
+    hold = cohort.volume_set("HOLD")
+    lines: list[tuple[str, np.ndarray]] = []
+    real: list[np.ndarray] = []
+    for row, trial in finished(study):
+        samples = SyntheticCohort.read(study / trial["samples"])
+        made = samples.volume_set()
+        people = samples.facts.get("given", {}).get("subjects", hold.ids)
+        shown = range(SHOWN)
+        depths = [_depth(made, k) for k in shown]
+        lines.append(
+            (row["label"], np.concatenate([case(made, k, d) for k, d in zip(shown, depths)], 1))
+        )
+        if not real:
+            real = [case(hold, hold.ids.index(people[k]), d) for k, d in zip(shown, depths)]
+    lines.insert(0, ("real", np.concatenate(real, axis=1)))
+    height = 1.25 * len(lines)
+    figure, axes = plt.subplots(len(lines), 1, figsize=(15, height))
+    for axis, (label, line) in zip(np.atleast_1d(axes), lines, strict=True):
+        axis.imshow(line, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(label, fontsize=8, loc="left", pad=2)
+        axis.axis("off")
+    figure.tight_layout(pad=0.3)
+    figure.savefig(f"{out}-samples.png", dpi=80, facecolor="white")
+
+
+def _depth(volumes: VolumeSet, row: int) -> int:
+    """Where a label is largest; the middle without one."""
+    for label in volumes.labels.values():
+        if (label[row] > 0).any():
+            return int((label[row] > 0).sum((0, 1)).argmax())
+    return volumes.volumes.shape[-1] // 2
+
+
+def draw_course(study: Path, out: Path) -> None:
+    """Distance to VAL at every kept checkpoint, over items seen."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.2))
+    for row, trial in finished(study):
+        found = trial["checkpoint"]["distances"]
+        steps = sorted(found, key=int)
+        each = trial["cost"]["images_seen"] / trial["cost"]["steps"]
+        seen = [int(step) * each / 1000 for step in steps]
+        axis.plot(seen, [found[step]["fd/morph-v1"] for step in steps], "o-", label=row["label"])
+    axis.set_yscale("log")
+    axis.set_xlabel("items seen, thousands")
+    axis.set_ylabel("Fréchet distance to VAL, morph-v1")
+    axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(f"{out}-course.png", dpi=90, facecolor="white")
+
+
+def told(score: dict[str, Any] | None) -> str:
+    """Value and interval."""
+    if score is None or score["value"] is None:
+        return "–"
+    if score.get("low") is None:
+        return f"{score['value']:.3g}"
+    return f"{score['value']:.3g} ({score['low']:.3g}, {score['high']:.3g})"
+
+
+def artefacts(study: Path, cohort: PreparedCohort) -> dict[str, list[str]]:
+    """Share of volumes with a hole and signal outside, of every row and of HOLD."""
+    train, hold = cohort.volume_set("TRAIN"), cohort.volume_set("HOLD")
+    judge = Judge(train, hold, len(hold), 0, None, 2000, None, features=["morph-v1"])
+    sets = {"real": hold}
+    for row, trial in finished(study):
+        sets[row["label"]] = SyntheticCohort.read(study / trial["samples"]).volume_set()
+    return {
+        name: [
+            told(vars(score))
+            for score in Artefacts().scores(judge.evidence(*without_nan(volumes)), judge.study)
+        ]
+        for name, volumes in sets.items()
+    }
+
+
+def main() -> None:
+    """Draw and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    cohort = PreparedCohort.read(arguments.prepared)
+    draw_samples(arguments.study, cohort, arguments.out)
+    draw_course(arguments.study, arguments.out)
+    flaws = artefacts(arguments.study, cohort)
+    rows = finished(arguments.study)
+    keys = [key for key in KEYS if any(key in trial["scores"] for _, trial in rows)]
+    print("| row | " + " | ".join([*keys, "volumes with a hole", "signal outside"]) + " |")
+    print("|---" * (len(keys) + 3) + "|")
+    for row, trial in rows:
+        cells = [told(trial["scores"].get(key)) for key in keys]
+        print(f"| {row['label']} | " + " | ".join([*cells, *flaws[row["label"]]]) + " |")
+    first = rows[0][1]["scores"]
+    for anchor in ("ceiling", "mean_image", "phase_random", "noise"):
+        values = [first[key]["anchors"].get(anchor) if key in first else None for key in keys]
+        cells = ["–" if value is None else f"{value:.3g}" for value in values]
+        print(f"| *{anchor}* | " + " | ".join(cells) + " | | |")
+    print(f"| *HOLD* | {'| ' * len(keys)}{flaws['real'][0]} | {flaws['real'][1]} |")
+
+
+if __name__ == "__main__":
+    main()
