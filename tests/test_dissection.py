@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gyri.capabilities import StyleStage
 from gyri.conditions import ConditionSchema
 from gyri.dissection import dissect, enlarged, largest_ball, overlaps
 from gyri.errors import UsageError
 from gyri.registry import VIEWS
 from gyri.training.run import Model
-from gyri.types import Channel, Grid, StyleStage
+from gyri.types import Channel, Grid
 from gyri.views.base import View
 
 SHAPE = (12, 16, 10)

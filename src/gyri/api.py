@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gyri.capabilities import Sampler
 from gyri.cohort.archive import opened
 from gyri.cohort.brats_layout import write_brats
 from gyri.cohort.prepared import MANIFEST, PreparedCohort
@@ -38,7 +39,6 @@ from gyri.training import log
 from gyri.training import run as runs
 from gyri.training.run import PREVIEWS, Model, Run
 from gyri.training.scoring import score
-from gyri.types import Sampler
 
 if TYPE_CHECKING:
     from gyri.evaluation.scores import Scores
@@ -381,7 +381,7 @@ def styles(
 
     Parameters
     ----------
-    run : run folder of a `gyri.types.Stylist`.
+    run : run folder of a `gyri.capabilities.Stylist`.
     cohort : prepared cohort on the run's grid, whose scans are projected; None for none.
     out : the page, by default ``RUN/styles.html``; the numbers are beside it.
     options : see `gyri.report.styles.look_inside`.

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_max_pool2d, adaptive_max_pool3d, interpolate
 
+from gyri.capabilities import StyleStage
 from gyri.errors import UsageError
 from gyri.runtime.seeding import numpy_rng
 from gyri.style_walk import ITEMS_PER_CALL, make_items, shown, stylist_of
 from gyri.training.labels import to_outside
 from gyri.training.run import Model
-from gyri.types import Channel, StyleStage
+from gyri.types import Channel
 
 UNITS = 8
 """Most units that are set together; at most a quarter of a stage's."""
@@ -123,7 +124,7 @@ def dissect(
 
     Parameters
     ----------
-    model : whose method is a `gyri.types.Stylist`.
+    model : whose method is a `gyri.capabilities.Stylist`.
     channels : of its volumes.
     styles : (V, items, L, W) of samples.
     intensity : place inside the model of the channel in which a brain is seen.

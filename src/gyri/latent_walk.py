@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gyri.capabilities import Autoencoder
 from gyri.cohort.prepared import PreparedCohort
 from gyri.errors import UsageError
 from gyri.runtime.device import pick_device
@@ -17,7 +18,6 @@ from gyri.scans import batches, refuse_strangers
 from gyri.training.data import load_split
 from gyri.training.run import Model, Run
 from gyri.training.scoring import known_conditions
-from gyri.types import Autoencoder
 
 STEPS = 7
 AXES = 4

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import Field
 
+from gyri.capabilities import capabilities
 from gyri.errors import DataError, UsageError, nearest
 from gyri.registry import METHODS, NETWORKS, VIEWS
 from gyri.settings import Component, component, known_key, read_yaml, typed
-from gyri.types import Grid, ItemSpec, Method, capabilities
+from gyri.types import Grid, ItemSpec, Method
 from gyri.views.base import View
 
 Span = tuple[float, float]

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gyri.capabilities import Editor, Reconstructor, capabilities
 from gyri.cohort.files import write_json, write_tsv
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
@@ -33,7 +34,6 @@ from gyri.synthesis import column_types, run_facts, write_missing
 from gyri.training.data import load_split
 from gyri.training.run import Model, Run
 from gyri.training.scoring import known_conditions
-from gyri.types import Editor, Reconstructor, capabilities
 
 STRENGTHS = (0.3, 0.6)
 """Shares of a sampler's steps that are taken where none are named."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, avg_pool3d
 
+from gyri.capabilities import StyleStage, Stylist, capabilities
 from gyri.cohort.prepared import PreparedCohort
 from gyri.errors import UsageError
 from gyri.evaluation.metrics.unpaired import DATA_RANGE
@@ -25,7 +26,6 @@ from gyri.training.data import load_split
 from gyri.training.labels import width
 from gyri.training.run import Model, Run
 from gyri.training.scoring import known_conditions
-from gyri.types import StyleStage, Stylist, capabilities
 
 ITEMS_PER_CALL = {2: 16, 3: 1}
 """Items of two and of three axes that are made at once; bounds memory."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gyri import __version__
+from gyri.capabilities import ContextSampler, Sampler, capabilities
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.sheet import read_sheet
 from gyri.cohort.synthetic import SWEEP_BASE, SyntheticCohort
@@ -28,7 +29,7 @@ from gyri.runtime.streams import SampleRng
 from gyri.training import checkpoint
 from gyri.training.labels import to_outside
 from gyri.training.run import Model, Run
-from gyri.types import Channel, ContextSampler, Sampler, capabilities
+from gyri.types import Channel
 
 Row = dict[str, str | float | None]
 

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gyri.capabilities import Translator, capabilities
 from gyri.cohort.files import write_json, write_tsv
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.splits import SPLITS
@@ -32,7 +33,7 @@ from gyri.synthesis import run_facts, write_missing
 from gyri.training.data import load_split
 from gyri.training.run import Model, Run
 from gyri.training.scoring import known_conditions
-from gyri.types import Batch, Translator, capabilities
+from gyri.types import Batch
 
 FOLDER = "evaluation"
 

@@ -13,12 +13,13 @@ from tests.contracts.descend import plain_descent
 from tests.contracts.tiny import RECIPES, recipe
 
 from gyri import synthesis
+from gyri.capabilities import FitOnce, Sampler, capabilities
 from gyri.errors import ResumableStop
 from gyri.registry import METHODS
 from gyri.training import checkpoint, log, loop
 from gyri.training.loop import Trainer
 from gyri.training.run import Run, train
-from gyri.types import FitOnce, Method, Sampler, capabilities
+from gyri.types import Method
 
 TRAINED = [name for name in METHODS if "FitOnce" not in capabilities(METHODS[name].component)]
 SAMPLERS = [name for name in METHODS if "Sampler" in capabilities(METHODS[name].component)]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from gyri import api
+from gyri.capabilities import capabilities
 from gyri.cohort.prepared import PreparedCohort
 from gyri.recipe import parse_recipe
 from gyri.registry import METHODS
 from gyri.training.run import train
-from gyri.types import capabilities
 
 SAMPLERS = [name for name in METHODS if "Sampler" in capabilities(METHODS[name].component)]
 UNET = {"patch": 2, "widths": [24, 32], "attention": [False, False], "num_res_blocks": 1}
@@ -222,9 +222,21 @@ def test_every_trained_sampler_is_under_the_law():
     assert set(OVERFIT) == set(SAMPLERS) - {"pca_gaussian", "smote"}
 
 
+UNREGULARISED = pytest.mark.xfail(
+    strict=True,
+    reason="without a penalty on its gradient the discriminator tells the two volumes from all "
+    "else, and its generator learns no more: after 7,000 steps the squared distance of samples to "
+    "the nearer one is 0.5 to 1.3 of that between the two, where 0.5 is asked for",
+)
+BROKEN = ("dcgan", "cgan")
+"""Published methods that are kept for comparison and break this law."""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", list(OVERFIT))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=UNREGULARISED if n in BROKEN else ()) for n in OVERFIT]
+)
 def test_a_sampler_overfits_two_volumes(name, tmp_path):
     cohort = phantom_cohort(tmp_path, 5, TRAIN=2, VAL=1, HOLD=1, TEST=1)
     generated = sampled(OVERFIT[name], cohort, tmp_path, num=8).volumes.reshape(8, -1)

@@ -17,11 +17,12 @@ from tests.methods.gan import (
 )
 from torch import Tensor
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.cgan import CGAN
 from gyri.methods.latent_gan import ClassicGANConfig, LatentGAN
 from gyri.registry import METHODS
-from gyri.types import ConditionLayout, ItemSpec, capabilities
+from gyri.types import ConditionLayout, ItemSpec
 
 SPEC = ItemSpec(1, (8, 8), condition=ConditionLayout(((0, 2),)))
 LEVELS = torch.tensor([-0.6, 0.4])

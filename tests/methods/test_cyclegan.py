@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.cyclegan import CycleGAN, CycleGANConfig
 from gyri.registry import METHODS
 from gyri.runtime.streams import SampleRng
-from gyri.types import Batch, ConditionLayout, ItemSpec, Progress, capabilities
+from gyri.types import Batch, ConditionLayout, ItemSpec, Progress
 
 START = Progress(0, 0, 0.0)
 LAYOUT = ConditionLayout(((0, 1), (2, 5)))

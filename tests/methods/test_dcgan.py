@@ -18,12 +18,13 @@ from tests.methods.gan import (
 )
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.dcgan import DCGAN
 from gyri.methods.latent_gan import ClassicGANConfig, LatentGAN
 from gyri.registry import METHODS
 from gyri.runtime.streams import SampleRng
-from gyri.types import ConditionLayout, ItemSpec, capabilities
+from gyri.types import ConditionLayout, ItemSpec
 
 LN2 = math.log(2)
 SPEC = ItemSpec(1, (16, 12), position_size=1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.ddpm import DDPM, DDPMConfig
 from gyri.registry import METHODS
@@ -16,7 +17,7 @@ from gyri.runtime.streams import SampleRng
 from gyri.sampling.draw import SamplingConfig, last_levels
 from gyri.sampling.preconditioning import SCALINGS, over_items
 from gyri.sampling.schedules import Level
-from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress, capabilities
+from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress
 
 START = Progress(0, 0, 0.0)
 LAYOUT = ConditionLayout(((0, 2), (3, 4)))

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.gaussian_autoencoder import ReconstructionConfig
 from gyri.methods.gmvae import GMVAE, GMVAEConfig
 from gyri.methods.vae import VAE, VAEConfig
 from gyri.runtime.streams import SampleRng
-from gyri.types import Batch, ConditionLayout, ItemSpec, Progress, capabilities
+from gyri.types import Batch, ConditionLayout, ItemSpec, Progress
 
 NOW = Progress(0, 0, 0.0)
 UNIT = ReconstructionConfig(scale=0.5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gyri.capabilities import capabilities
 from gyri.methods.r3gan import (
     R3GAN,
     R3GANConfig,
@@ -19,7 +20,7 @@ from gyri.methods.r3gan import (
 from gyri.networks.r3gan import R3GANDiscriminator, R3GANGenerator, R3GANNetworkConfig
 from gyri.registry import METHODS
 from gyri.runtime.streams import SampleRng
-from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress, capabilities
+from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Progress
 
 START, END = Progress(0, 0, 0.0), Progress(1000, 64_000, 1.0)
 LAYOUT = ConditionLayout(((0, 1),))

@@ -8,6 +8,7 @@ import torch
 from tests.methods.gan import a_batch, assert_phases_reach_their_own_network
 from torch import Tensor, nn
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.stylegan2 import (
     StyleGAN2,
@@ -27,7 +28,7 @@ from gyri.nn.adaptive_augment import ADAConfig, AugmentationConfig
 from gyri.recipe import build_method, parse_recipe
 from gyri.registry import METHODS
 from gyri.runtime.streams import SampleRng
-from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Loss, Progress, capabilities
+from gyri.types import Batch, ConditionLayout, Items, ItemSpec, Loss, Progress
 
 START = Progress(0, 0, 0.0)
 LN2 = math.log(2)

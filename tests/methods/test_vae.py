@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.gaussian_autoencoder import ReconstructionConfig
 from gyri.methods.vae import VAE, VAEConfig
@@ -20,7 +21,7 @@ from gyri.networks.dense import (
     DenseEncoder,
 )
 from gyri.runtime.streams import SampleRng
-from gyri.types import Batch, ConditionLayout, ItemSpec, Progress, capabilities
+from gyri.types import Batch, ConditionLayout, ItemSpec, Progress
 
 NOW = Progress(0, 0, 0.0)
 LEVELS = ConditionLayout(((0, 2),))

@@ -17,10 +17,11 @@ from tests.methods.gan import (
 )
 from torch import Tensor, nn
 
+from gyri.capabilities import capabilities
 from gyri.errors import UsageError
 from gyri.methods.wgan_gp import WGANGP, WGANGPConfig
 from gyri.registry import METHODS
-from gyri.types import Batch, ConditionLayout, ItemSpec, capabilities
+from gyri.types import Batch, ConditionLayout, ItemSpec
 
 SPEC = ItemSpec(1, (8, 6), position_size=1, condition=ConditionLayout(((0, 2),)))
 PLAIN = ItemSpec(1, (8, 8))

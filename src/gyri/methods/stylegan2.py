@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from gyri.capabilities import StyleStage
 from gyri.errors import UsageError
 from gyri.methods.latent_gan import LatentConfig, LatentGAN
 from gyri.methods.r3gan import squared_norm
@@ -40,7 +41,6 @@ from gyri.types import (
     Phase,
     Progress,
     SampleRng,
-    StyleStage,
 )
 
 REFERENCE_BATCH = 32

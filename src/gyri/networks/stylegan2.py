@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from gyri.capabilities import StyleStage
 from gyri.errors import UsageError
 from gyri.nn.equalised import EqualConv, GridChange
 from gyri.nn.layers import memory_format, runner
@@ -27,7 +28,7 @@ from gyri.nn.modulated import AdaptiveConv, ModulatedConv, StyledConv
 from gyri.nn.pooled_attention import PooledAttention
 from gyri.nn.spatial_modulation import SpatialModulation
 from gyri.registry import NETWORKS
-from gyri.types import NetworkSpec, StyleStage
+from gyri.types import NetworkSpec
 
 SMALLEST_SIDE = 4
 CHANNEL_BASE = {2: 16384, 3: 2048}

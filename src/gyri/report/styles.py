@@ -89,7 +89,7 @@ def look_inside(
 
     Parameters
     ----------
-    run : of a `gyri.types.Stylist`.
+    run : of a `gyri.capabilities.Stylist`.
     cohort : whose scans are projected; None for none.
     split, subjects, iterations : whose scans, how many, and steps of the search for each.
     num : samples that are walked between and mixed, at least two.

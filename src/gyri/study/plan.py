@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from gyri.capabilities import capabilities
 from gyri.cohort.prepared import PreparedCohort
 from gyri.errors import DataError, UsageError, nearest
 from gyri.recipe import Recipe, load_recipe
@@ -17,7 +18,6 @@ from gyri.sampling.draw import SamplingConfig
 from gyri.settings import read_yaml, typed
 from gyri.training import checkpoint
 from gyri.training.run import Run
-from gyri.types import capabilities
 
 NAME_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_."
 

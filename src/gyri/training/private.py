@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gyri.capabilities import FitOnce
 from gyri.errors import UnavailableError, UsageError
 from gyri.recipe import DataConfig, PrivateConfig, Recipe, TrainingConfig
 from gyri.runtime import distributed
@@ -31,7 +32,7 @@ from gyri.runtime.seeding import derive_seed, numpy_rng
 from gyri.runtime.streams import SampleRng
 from gyri.training.data import Feed
 from gyri.training.loop import Trainer
-from gyri.types import FitOnce, Method, Phase, Progress
+from gyri.types import Method, Phase, Progress
 
 KEY = "private.key"
 """File of the run folder; whoever has it can take the noise off the weights."""

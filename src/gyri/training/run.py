@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from gyri import __version__
+from gyri.capabilities import FitOnce, capabilities
 from gyri.cohort.prepared import PreparedCohort
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, UsageError
@@ -39,7 +40,7 @@ from gyri.training.data import Feed, encode_conditions, load_split
 from gyri.training.labels import width
 from gyri.training.log import JsonLog
 from gyri.training.loop import Clock, Trainer, load_weights
-from gyri.types import Channel, FitOnce, Grid, ItemSpec, Method, Progress, capabilities
+from gyri.types import Channel, Grid, ItemSpec, Method, Progress
 from gyri.views.base import View
 
 Preview = Callable[["Model", Path], None]
@@ -113,7 +114,7 @@ class Run:
 
     @property
     def capabilities(self) -> list[str]:
-        """What the run's method can do; see `gyri.types.CAPABILITIES`."""
+        """What the run's method can do; see `gyri.capabilities.CAPABILITIES`."""
         return capabilities(METHODS[self.recipe.method.name].component)
 
     def checkpoint(self, step: int | None = None) -> Path:

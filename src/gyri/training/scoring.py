@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from gyri.capabilities import Scorer, capabilities
 from gyri.cohort.files import read_json, read_tsv, write_json, write_tsv
 from gyri.cohort.prepared import PreparedCohort
 from gyri.conditions import ConditionSchema
@@ -22,7 +23,7 @@ from gyri.runtime.streams import SampleRng, derive_seeds
 from gyri.training import checkpoint
 from gyri.training.data import ResidentVolumes, load_split
 from gyri.training.run import Model, Run
-from gyri.types import Batch, Scorer, capabilities
+from gyri.types import Batch
 from gyri.views.slice import SliceView
 
 SPLITS = ("TRAIN", "HOLD")
