@@ -255,7 +255,7 @@ def _courses(results: Mapping[str, Any]) -> dict[str, tuple[list[float], list[fl
     """Per finished trial with several checkpoints: items seen and `COURSE` at each."""
     found = {}
     for row, trial in _done(results):
-        measured = trial["checkpoint"].get("distances", {})
+        measured = trial.get("checkpoint", {}).get("distances", {})
         if all(COURSE in scores for scores in measured.values()) and len(measured) > 1:
             seed = f", seed {trial['seed']}" if len(row["trials"]) > 1 else ""
             per_step = trial["cost"]["images_seen"] / trial["cost"]["steps"]
