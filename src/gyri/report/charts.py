@@ -379,6 +379,7 @@ def courses(
         axes.plot(x, y, style, color=PALETTE[colour], linewidth=1.5, marker="o", markersize=3)
         ends.append((np.log10(y[-1]), x[-1], y[-1], name, PALETTE[colour]))
     axes.set_yscale("log")
+    axes.tick_params(axis="y", which="minor", labelsize=8, labelcolor=PALETTE["muted"])
     low, high = np.log10(axes.get_ylim())
     # Names side by side where lines end, pushed apart where they would cover each other.
     room, place = (high - low) / max(len(ends), 12), low
