@@ -29,6 +29,10 @@ STYLEGAN2 = {
     "discriminator": {"widths": [64, 32]},
 }
 CRITIC = {**DCGAN, "generator": {"widths": [64, 32], "norm": "layer"}}
+UNREGULARISED = {
+    "lr": 5e-4, "betas": [0.0, 0.9], "final_lr": 0.01, "ema_half_life_images": 8000,
+}  # fmt: skip
+"""Two networks without a penalty circle around their equilibrium; the average lies inside."""
 
 OVERFIT = {
     "ddpm": {
@@ -48,16 +52,16 @@ OVERFIT = {
     },
     "dcgan": {
         "view": "stack",
-        "method": {"name": "dcgan", "lr": 1e-3, "final_lr": 0.1, "ema_half_life_images": 400},
-        "networks": DCGAN,
-        "training": {"steps": 3000, "batch_size": 8},
+        "method": {"name": "dcgan", **UNREGULARISED},
+        "networks": CRITIC,
+        "training": {"steps": 6500, "batch_size": 8},
     },
     "cgan": {
         "view": "stack",
         "conditions": ["age"],
-        "method": {"name": "cgan", "lr": 1e-3, "final_lr": 0.1, "ema_half_life_images": 400},
-        "networks": DCGAN,
-        "training": {"steps": 3000, "batch_size": 8},
+        "method": {"name": "cgan", **UNREGULARISED},
+        "networks": CRITIC,
+        "training": {"steps": 6500, "batch_size": 8},
     },
     "wgan_gp": {
         "view": "stack",
@@ -222,20 +226,19 @@ def test_every_trained_sampler_is_under_the_law():
     assert set(OVERFIT) == set(SAMPLERS) - {"pca_gaussian", "smote"}
 
 
-UNREGULARISED = pytest.mark.xfail(
+LOST = pytest.mark.xfail(
     strict=True,
-    reason="without a penalty on its gradient the discriminator tells the two volumes from all "
-    "else, and its generator learns no more: after 7,000 steps the squared distance of samples to "
-    "the nearer one is 0.5 to 1.3 of that between the two, where 0.5 is asked for",
+    reason="told the age of two people, a discriminator without a penalty knows them by it; after "
+    "7,000 steps samples are 0.9 to 1.3 of the squared gap between the two away from the nearer",
 )
-BROKEN = ("dcgan", "cgan")
+BROKEN = ("cgan",)
 """Published methods that are kept for comparison and break this law."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=UNREGULARISED if n in BROKEN else ()) for n in OVERFIT]
+    "name", [pytest.param(n, marks=LOST if n in BROKEN else ()) for n in OVERFIT]
 )
 def test_a_sampler_overfits_two_volumes(name, tmp_path):
     cohort = phantom_cohort(tmp_path, 5, TRAIN=2, VAL=1, HOLD=1, TEST=1)
