@@ -226,20 +226,9 @@ def test_every_trained_sampler_is_under_the_law():
     assert set(OVERFIT) == set(SAMPLERS) - {"pca_gaussian", "smote"}
 
 
-LOST = pytest.mark.xfail(
-    strict=True,
-    reason="told the age of two people, a discriminator without a penalty knows them by it; after "
-    "7,000 steps samples are 0.9 to 1.3 of the squared gap between the two away from the nearer",
-)
-BROKEN = ("cgan",)
-"""Published methods that are kept for comparison and break this law."""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=LOST if n in BROKEN else ()) for n in OVERFIT]
-)
+@pytest.mark.parametrize("name", list(OVERFIT))
 def test_a_sampler_overfits_two_volumes(name, tmp_path):
     cohort = phantom_cohort(tmp_path, 5, TRAIN=2, VAL=1, HOLD=1, TEST=1)
     generated = sampled(OVERFIT[name], cohort, tmp_path, num=8).volumes.reshape(8, -1)
