@@ -125,7 +125,7 @@ def test_what_is_given_is_learned_to_be_followed(tumours, tmp_path):
 
 
 def test_what_cannot_be_given_is_refused(tumours, run, tmp_path):
-    with pytest.raises(UsageError, match=r"r3gan takes no images \(methods that do: stylegan2\)"):
+    with pytest.raises(UsageError, match=r"r3gan takes no images .*stylegan2"):
         api.train(a_recipe(method={"name": "r3gan"}, networks={}), tumours.root, tmp_path / "a")
     with pytest.raises(UsageError, match="either made or given"):
         a_recipe(context=("T1w",))

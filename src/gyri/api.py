@@ -422,6 +422,37 @@ def translate(
     return done
 
 
+def register(cohort: Path | str, out: Path | str, **options: Any) -> tuple[Path, dict[str, Any]]:
+    """Deform a template to every scan and write ``OUT/registration.html``.
+
+    Three scans are pictured where the cohort shows brains without heads.
+
+    Parameters
+    ----------
+    cohort, out, options : see `gyri.registration.register`.
+
+    Returns
+    -------
+    tuple
+        The page, and the content of ``OUT/registration.json``.
+    """
+    from gyri import registration
+    from gyri.report.registration import write_registration
+
+    done = registration.register(cohort, out, **options)
+    stripped = PreparedCohort.read(Path(cohort)).skull_stripped
+    page = write_registration(
+        done.root / "registration.html",
+        done.summary,
+        done.registered,
+        done.shown if stripped else [],
+        done.grid.spacing_mm,
+        done.template,
+        done.average,
+    )
+    return page, done.summary
+
+
 def quality_page(
     prepared: Path | str, *, out: Path | str | None = None, allow_faces: bool = False
 ) -> Path:

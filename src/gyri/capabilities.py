@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from gyri.types import Batch, Lift, Method, SampleRng
 
@@ -123,6 +123,37 @@ class Translator(Protocol):
 
 
 @runtime_checkable
+class Registrar(Protocol):
+    """Deforms a template to scans; conventions in `gyri.nn.deformation`."""
+
+    @property
+    def form(self) -> Literal["velocity", "displacement"]:
+        """What a field is."""
+        ...
+
+    @property
+    def template(self) -> Tensor:
+        """The template (1, C, I, J, K) in [-1, 1]."""
+        ...
+
+    def take_template(self, template: Tensor) -> None:
+        """Deform this volume (C, I, J, K) in [-1, 1] from now on."""
+        ...
+
+    def field(self, x: Tensor) -> Tensor:
+        """Return fields (B, 3, I', J', K') to scans (B, C, I, J, K), voxels of their own grid."""
+        ...
+
+    def displacement(self, field: Tensor, eta: float = 1.0) -> Tensor:
+        """Return (B, 3, I, J, K), the share `eta` of the way from template to scan."""
+        ...
+
+    def trajectory(self, x: Tensor, eta: float) -> Tensor:
+        """Return the displacement (B, 3, I, J, K) at the share `eta` of the method's own way."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """Gives each item a loss; membership inference reads it."""
 
@@ -148,6 +179,7 @@ CAPABILITIES: dict[str, type] = {
     "Stylist": Stylist,
     "Editor": Editor,
     "Translator": Translator,
+    "Registrar": Registrar,
     "Scorer": Scorer,
     "FitOnce": FitOnce,
 }

@@ -135,6 +135,9 @@ class BiasField(_Augment):
     coefficients: Span = (-0.1, 0.1)
 
 
+NAMED_TEMPLATES = ("mean", "MNI")
+"""Templates that are no files."""
+
 Augment = Annotated[
     Flip | Rotate | Zoom | Crop | Elastic | Shift | Scale | Gamma | BiasField,
     Field(discriminator="name"),
@@ -151,12 +154,15 @@ class DataConfig:
     context : channels that are given, not made: a mask to make images of. Samples then take theirs
         from a prepared cohort, see `gyri sample --like`.
     sessions : ``first`` takes one scan a subject, ``all`` every session.
+    template : what a registration deforms to the scans: ``mean`` of TRAIN, ``MNI``, or a NIfTI file
+        of one brain, its path from the recipe's folder. Other methods take none.
     spacing_mm : the spacing the recipe is made for; another is refused. None accepts any.
     augment : changes of TRAIN volumes, in order; see `gyri.training.augment`. None by default.
     """
 
     channels: tuple[str, ...] = ("T1w",)
     context: tuple[str, ...] = ()
+    template: str | None = None
     sessions: Literal["first", "all"] = "first"
     spacing_mm: float | None = None
     augment: tuple[Augment, ...] = ()
@@ -335,11 +341,14 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(mapping, dict):
         raise DataError(f"{path} holds {type(mapping).__name__}, not a mapping of recipe keys.")
     for override in overrides:
-        _override(mapping, override)
+        override_setting(mapping, override)
     needs = mapping.get("needs") or {}
     mapping["needs"] = {
         name: str((path.parent / needed).resolve()) for name, needed in needs.items()
     }
+    template = (mapping.get("data") or {}).get("template")
+    if template is not None and template not in NAMED_TEMPLATES:
+        mapping["data"]["template"] = str((path.parent / str(template)).resolve())
     try:
         return parse_recipe(mapping)
     except UsageError as error:
@@ -381,8 +390,8 @@ def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _override(mapping: dict[str, Any], text: str) -> None:
-    """Set one value of nested `mapping` from ``a.b.c=value``."""
+def override_setting(mapping: dict[str, Any], text: str) -> None:
+    """Set one value of a recipe's nested `mapping` from ``a.b.c=value``."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"Override {text!r} is not of the form key.inner=value.")

@@ -25,7 +25,7 @@ from gyri.recipe import Recipe, load_recipe
 from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.seeding import derive_seed, numpy_rng
-from gyri.runtime.streams import SampleRng
+from gyri.runtime.streams import SampleRng, derive_seeds
 from gyri.training import checkpoint
 from gyri.training.labels import to_outside
 from gyri.training.run import Model, Run
@@ -70,11 +70,20 @@ def draw(
         )
     condition = model.schema.encode(rows).to(model.device)
     rng = SampleRng(seeds, model.device)
+    needed = {name: _needed(model, name, rows, seeds) for name in model.view.context}
+    context = {**(context or {}), **needed}
     if not context:
         return model.method.sample(model.view, condition, rng).float().cpu()
     assert isinstance(model.method, ContextSampler)
     images = {name: image.to(model.device) for name, image in context.items()}
     return model.method.sample_given(model.view, condition, images, rng).float().cpu()
+
+
+def _needed(model: Model, name: str, rows: Sequence[Mapping[str, Any]], seeds: Tensor) -> Tensor:
+    """Sample the run that a view stands on, under those of the conditions that it knows."""
+    needed = model.needs[name]
+    known = [{key: row.get(key) for key in needed.schema.names} for row in rows]
+    return draw(needed, known, derive_seeds(seeds, name))
 
 
 def sample(

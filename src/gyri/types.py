@@ -7,7 +7,7 @@ Shapes: ``B`` items in a batch, ``V`` volumes, ``C`` channels, ``I J K`` the RAS
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -178,10 +178,12 @@ class Items:
     ----------
     x : (B, C, *S).
     position : (B, P) or None; coordinates in [-1, 1].
+    context : images that the view gives beside x, on x's grid, by name.
     """
 
     x: Tensor
     position: Tensor | None = None
+    context: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -316,8 +318,13 @@ class Lift(Protocol):
 
     volume_shape: tuple[int, int, int, int]
     """(C, I, J, K)."""
+    item_channels: int
+    item_shape: tuple[int, ...]
+    """``C`` and ``*S`` of an item."""
     slice_axis: int | None
     """Axis of (I, J, K) whose slices are the items, one each; None for other items."""
+    lifts: bool
+    """Whether noise on a volume is noise on its items, so that samplers may work on volumes."""
 
     def encode(self, volumes: Tensor) -> Items:
         """(V, C, I, J, K) -> V * items_per_volume items, those of a volume together, in order."""
@@ -341,6 +348,8 @@ class Method:
         a fitted mean). Changed only in `calibrate`, `fit` and `after_step`.
     phases, optimisers : see `Phase` and `OptimiserConfig`; empty for a `FitOnce` method.
     group : items that must stay together in one micro-batch and on one process.
+    penalise : what is wrong with clean items (B, C, *S), (B,) each by name, as the view says; set
+        from outside, None where nobody did.
     contains_training_data : True when samples are made of training voxels (SMOTE); such a run
         is refused by release.
     """
@@ -351,6 +360,7 @@ class Method:
     phases: tuple[Phase, ...] = ()
     optimisers: dict[str, OptimiserConfig]
     group: int = 1
+    penalise: Callable[[Tensor], dict[str, Tensor]] | None = None
 
     def __init__(self, config: Any, spec: ItemSpec, networks: dict[str, nn.Module]) -> None:
         self.config = config
@@ -369,8 +379,11 @@ class Method:
         """Registered network for each name that a recipe leaves out."""
         return {}
 
-    def calibrate(self, items: Tensor) -> None:
-        """Measure on TRAIN items (B, C, *S), once before step 0, what `state` must hold."""
+    def calibrate(self, items: Tensor, context: Mapping[str, Tensor] | None = None) -> None:
+        """Measure on TRAIN items (B, C, *S), once before step 0, what `state` must hold.
+
+        `context` are the images given beside them, (B, C', *S) by name.
+        """
 
     def loss(self, phase: str, batch: Batch, progress: Progress, rng: SampleRng) -> Loss:
         """Return the loss of `phase` on `batch`."""

@@ -44,6 +44,15 @@ OVERFIT = {
         "networks": {"denoiser": UNET},
         "training": {"steps": 500, "batch_size": 8},
     },
+    "flow": {
+        "method": {
+            "name": "flow",
+            "optimiser": {"lr": 3e-3, "clip_norm": 1.0, "final_lr": 0.02},
+            "ema_half_life_images": 400,
+        },
+        "networks": {"denoiser": {**UNET, "input_skip": True}},
+        "training": {"steps": 500, "batch_size": 8},
+    },
     "r3gan": {
         "view": "stack",
         "method": {"name": "r3gan", "gamma": 100.0, "augment": 0.0, "lr": [1e-3, 5e-4]},
@@ -124,6 +133,16 @@ PHANTOMS = {
         "networks": {"denoiser": {**UNET, "patch": 1, "widths": [16, 32]}},
         "training": {"steps": 1000, "batch_size": 4},
     },
+    "flow": {
+        "method": {
+            "name": "flow",
+            "loc": 0.5,
+            "optimiser": {"lr": 2e-3, "clip_norm": 1.0, "final_lr": 0.02},
+            "ema_half_life_images": 400,
+        },
+        "networks": {"denoiser": {**UNET, "patch": 1, "widths": [16, 32], "input_skip": True}},
+        "training": {"steps": 1000, "batch_size": 4},
+    },
     "r3gan": {
         "view": "stack",
         "method": {"name": "r3gan", "gamma": 50.0, "lr": [1e-3, 5e-4]},
@@ -195,6 +214,7 @@ WINS = {
     "pca_gaussian": ("morph-v1", "radiomics-v1"),
     "smote": ("morph-v1", "radiomics-v1"),
     "ddpm": ("morph-v1", "radiomics-v1"),
+    "flow": (),
     "r3gan": ("morph-v1",),
     "dcgan": (),
     "cgan": (),

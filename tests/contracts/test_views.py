@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from tests.views.registration import registration
 
 from gyri.registry import VIEWS
 from gyri.runtime.streams import SampleRng
@@ -22,11 +25,23 @@ SETTINGS = [
 ]
 
 
+def trained(name):
+    """Return what a view stands on: an untrained registration, or a view of its fields."""
+    method = registration(2, GRID)
+    if name == "registration":
+        return SimpleNamespace(method=method, view=None)
+    fields = VIEWS["field"].component(VIEWS["field"].config(), 2, GRID)
+    fields.use({"registration": SimpleNamespace(method=method, view=None)})
+    return SimpleNamespace(method=None, view=fields)
+
+
 @pytest.fixture(params=SETTINGS, ids=lambda setting: "-".join(map(str, [setting[0], *setting[1]])))
 def view(request):
     name, settings = request.param
     entry = VIEWS[name]
-    return entry.component(entry.config(**settings), 2, GRIDS.get(name, GRID))
+    made = entry.component(entry.config(**settings), 2, GRIDS.get(name, GRID))
+    made.use({needed: trained(needed) for needed in made.needs})
+    return made
 
 
 @pytest.fixture

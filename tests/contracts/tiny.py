@@ -11,12 +11,18 @@ R3GAN = {
     "generator": {"widths": [16, 16], "group_size": 8},
     "discriminator": {"widths": [16, 16], "group_size": 8},
 }
+REGISTRATION_UNET = {"down": [4, 8], "up": [8, 8], "last": [4]}
 DCGAN = {"generator": {"widths": [16, 8]}, "discriminator": {"widths": [16, 8]}}
 
 RECIPES: dict[str, dict[str, Any]] = {
     "ddpm": {
         "view": {"name": "slice"},
         "method": {"name": "ddpm", "sampling": {"num_steps": 4}},
+        "networks": {"denoiser": UNET},
+    },
+    "flow": {
+        "view": {"name": "slice"},
+        "method": {"name": "flow", "sampling": {"num_steps": 3}},
         "networks": {"denoiser": UNET},
     },
     "r3gan": {"view": {"name": "slice"}, "method": {"name": "r3gan"}, "networks": R3GAN},
@@ -87,6 +93,16 @@ RECIPES: dict[str, dict[str, Any]] = {
             "discriminator_source": {"widths": [4, 8]},
             "discriminator_target": {"widths": [4, 8]},
         },
+    },
+    "voxelmorph": {
+        "view": "volume",
+        "method": {"name": "voxelmorph", "window": 5, "ema_half_life_images": 8},
+        "networks": {"registration": REGISTRATION_UNET},
+    },
+    "diffusemorph": {
+        "view": "volume",
+        "method": {"name": "diffusemorph", "window": 5},
+        "networks": {"score": UNET, "deformation": REGISTRATION_UNET},
     },
     "noised_classifier": {
         "view": "volume",

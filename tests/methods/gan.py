@@ -87,8 +87,8 @@ class Repeated:
         rows = positions % len(self.x)
         return Batch(self.x[rows], self.condition[rows], None, rows, positions)
 
-    def calibration_items(self) -> Tensor:
-        return self.x
+    def calibration_items(self) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.x, {}
 
 
 def generated(

@@ -25,6 +25,9 @@ MEAN, STD = -0.3, 0.4
 
 
 class Whole:
+    slice_axis: int | None = None
+    lifts = True
+
     def __init__(self, *volume_shape: int) -> None:
         self.volume_shape = volume_shape
 
@@ -121,7 +124,7 @@ def without_condition(batch: Batch) -> Batch:
 
 def test_capabilities_and_registration() -> None:
     assert METHODS["ddpm"].component is DDPM
-    assert capabilities(DDPM) == ["Sampler", "Editor", "Scorer"]
+    assert capabilities(DDPM) == ["Sampler", "ContextSampler", "Editor", "Scorer"]
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "edm"])
@@ -308,7 +311,8 @@ def test_what_is_left_to_learn_has_unit_variance_at_every_level(prediction: str)
         scale = 1.0 if prediction == "edm" else (1 + ratio**2) ** 0.5
         alpha, sigma = torch.full((120,), 1 / scale), torch.full((120,), ratio / scale)
         eps = SampleRng(batch.seed).normal((1, 4, 4, 4))
-        error = method._errors(batch, batch.condition, alpha, sigma, eps, batch.subject)
+        asked = method._asked(batch, alpha, sigma, eps, batch.subject)
+        error = method._errors(batch, alpha, sigma, *asked)
         assert error.mean().item() == pytest.approx(1.0, abs=0.1)
 
 

@@ -83,6 +83,8 @@ def test_log_prob_is_the_same_for_every_process() -> None:
 
 class Whole:
     volume_shape = (1, 4, 4, 4)
+    slice_axis = None
+    lifts = True
 
     def encode(self, volumes: Tensor) -> Items:
         return Items(volumes)

@@ -138,3 +138,12 @@ def test_merged_taps_equal_convolving_the_upsampled(shape: tuple[int, ...]) -> N
         torch.autograd.grad((merged * weight).sum(), layer.weight),
         torch.autograd.grad((plain * weight).sum(), layer.weight),
     )
+
+
+def test_doubling_runs_under_autocast_as_without():
+    layer = conv(3, 2, 3)
+    x, shape = torch.randn(1, 2, 2, 2, 2), torch.Size((4, 4, 4))
+    plain = upsample_convolve(layer, x, shape)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = upsample_convolve(layer, x, shape)
+    assert torch.allclose(rounded.float(), plain, atol=0.05)

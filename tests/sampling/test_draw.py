@@ -25,6 +25,7 @@ class Whole:
 
     volume_shape = (1, 4, 5, 6)
     slice_axis: int | None = None
+    lifts = True
 
     def encode(self, volumes: Tensor) -> Items:
         return Items(volumes)
@@ -38,6 +39,7 @@ class Slabs:
 
     volume_shape = (1, 4, 5, 6)
     slice_axis: int | None = None
+    lifts = True
 
     def encode(self, volumes: Tensor) -> Items:
         slabs = torch.stack([volumes[:, 0, ..., k : k + 2].movedim(-1, 1) for k in range(5)], 1)
@@ -144,6 +146,7 @@ class Slices:
 
     volume_shape = (1, 20, 6, 20)
     slice_axis = 1
+    lifts = True
 
     def encode(self, volumes: Tensor) -> Items:
         return Items(volumes.movedim(3, 1).flatten(0, 1))

@@ -6,17 +6,19 @@ import pytest
 import torch
 
 from gyri.errors import UsageError
+from gyri.sampling.preconditioning import noise_level
 from gyri.sampling.schedules import (
     CLEAN,
     VPSchedule,
     cosine_betas,
     karras_levels,
     linear_betas,
+    log_snr_alpha_bar,
     trailing_indices,
 )
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "log_snr"])
 @pytest.mark.parametrize("num_steps", [100, 250, 1000, 2000])
 def test_schedules_reach_noise_for_every_number_of_steps(name: str, num_steps: int) -> None:
     # MONAI's linear schedule, not rescaled, leaves abar = 0.08 at T = 250.
@@ -41,7 +43,33 @@ def test_cosine_schedule_follows_its_definition_up_to_the_cap() -> None:
     assert float(betas.max()) == 0.999
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("num_steps", [2, 256, 1000])
+def test_log_snr_schedule_follows_its_definition(num_steps: int) -> None:
+    schedule = VPSchedule.build("log_snr", num_steps)
+    # lambda at tenths of the way, from the published formula worked out by hand
+    for u, log_snr in ((0.0, 20.0), (0.1, 3.68), (0.5, 0.0), (0.9, -3.68), (1.0, -20.0)):
+        assert schedule.at(u).log_snr == pytest.approx(log_snr, abs=5e-3)
+    u = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    b = math.atan(math.exp(-10))
+    log_snr = -2 * torch.tan((math.atan(math.exp(10)) - b) * u + b).log()
+    torch.testing.assert_close(schedule.alpha_bar, log_snr.sigmoid(), rtol=1e-9, atol=1e-14)
+
+
+def test_log_snr_schedule_takes_other_ends() -> None:
+    alpha_bar = log_snr_alpha_bar(11, log_snr_min=-6.0, log_snr_max=9.0)
+    ends = (alpha_bar / (1 - alpha_bar)).log()[[0, -1]].tolist()
+    assert ends == pytest.approx([9.0, -6.0], abs=1e-9)
+
+
+def test_networks_are_told_the_log_snr_of_every_step() -> None:
+    schedule = VPSchedule.build("log_snr", 256)
+    told = noise_level(*schedule.coefficients(torch.arange(256)))
+    expected = [-schedule.level(index).log_snr / 8 for index in range(256)]
+    torch.testing.assert_close(told, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    assert bool((told.diff() > 0).all())
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "log_snr"])
 @pytest.mark.parametrize("num_steps", [1000, 300, 50, 7, 1])
 def test_respaced_betas_reproduce_alpha_bar(name: str, num_steps: int) -> None:
     schedule = VPSchedule.build(name, 1000)
@@ -68,7 +96,7 @@ def test_more_steps_than_the_schedule_has_are_refused() -> None:
         VPSchedule.build("cosine", 100).trailing(101)
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "log_snr"])
 def test_zero_terminal_snr_ends_in_noise_and_keeps_the_first_step(name: str) -> None:
     plain = VPSchedule.build(name, 1000)
     zero = VPSchedule.build(name, 1000, zero_terminal_snr=True)
@@ -133,7 +161,7 @@ def test_karras_levels_run_from_sigma_max_to_sigma_min() -> None:
 
 
 @pytest.mark.parametrize("zero_terminal_snr", [False, True])
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "log_snr"])
 def test_karras_spacing_of_a_schedule_starts_at_its_noise(
     name: str, zero_terminal_snr: bool
 ) -> None:

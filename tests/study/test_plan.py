@@ -123,6 +123,7 @@ def test_iterative_rows_take_the_protocols_calls_unless_they_are_faithful(tmp_pa
 class Volumes:
     volume_shape = (1, 4, 4, 4)
     slice_axis = None
+    lifts = True
 
     def encode(self, volumes):
         from gyri.types import Items

@@ -79,3 +79,33 @@ def test_slices_left_out_of_a_subject_have_rows_of_their_own(tiny_cohort, tmp_pa
     assert table["split"].value_counts().to_dict() == {"TRAIN": 8, "LEAKY": 8, "HOLD": 4}
     means = table.groupby("split")["loss"].mean()
     assert means["TRAIN"] != means["LEAKY"]
+
+
+@pytest.mark.parametrize("kind", ["slice", "stack"])
+def test_scans_are_scored_beside_the_images_that_they_follow(kind):
+    """A flow that reads a mask's two labels: items of one channel, three read."""
+    from gyri.methods.flow import Flow, FlowConfig
+    from gyri.registry import VIEWS
+    from gyri.training.data import ResidentVolumes
+    from gyri.training.run import Model
+    from gyri.training.scoring import _losses
+    from gyri.types import Channel, ConditionLayout, Grid
+
+    class Mask(torch.nn.Module):
+        def forward(self, x, noise_level, condition, position):
+            made = x.shape[1] // 3
+            # Where the mask says so, the answer is far off.
+            return x[:, :made] + 100 * (x[:, 2 * made :] > 0)
+
+    grid = Grid((4, 5, 6), ((2.0, 0, 0, 0), (0, 2.0, 0, 0), (0, 0, 2.0, 0), (0, 0, 0, 1.0)))
+    stored = torch.zeros(2, 2, *grid.shape, dtype=torch.int16)
+    stored[1, 1] = 1
+    channels = (Channel("T1w"), Channel("mask", "label", 2))
+    volumes = ResidentVolumes(stored, 1.0, (0.0, 1.0), channels, num_given=1)
+    entry = VIEWS[kind]
+    view = entry.component(entry.config(), 1, grid)
+    spec = view.item_spec(ConditionLayout(), 2, {"mask": 2})
+    model = Model(Flow(FlowConfig(), spec, {"denoiser": Mask()}), view, None, torch.device("cpu"))
+    losses = _losses(model, volumes, torch.zeros(2, 0), 0, 1, "HOLD")
+    assert losses.shape == (2, view.items_per_volume)
+    assert losses[0].max() < 100 < losses[1].min()

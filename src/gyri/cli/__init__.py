@@ -19,8 +19,8 @@ from gyri.errors import GyriError, ResumableStop, UsageError, nearest
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Faults of the disk or its rights that the user can mend; all others are bugs."""
 ORDER = (
-    "demo", "cohort", "prepare", "train", "sample", "reconstruct", "translate", "styles", "score",
-    "evaluate", "utility", "report", "release", "study",
+    "demo", "cohort", "prepare", "register", "train", "sample", "reconstruct", "translate",
+    "styles", "score", "evaluate", "utility", "report", "release", "study",
 )  # fmt: skip
 
 

@@ -251,7 +251,7 @@ class StyleGAN2(LatentGAN):
     def _generator(self) -> StyleGenerator:
         return cast(StyleGenerator, self.networks["generator"])
 
-    def calibrate(self, items: Tensor) -> None:
+    def calibrate(self, items: Tensor, context: Mapping[str, Tensor] | None = None) -> None:
         """Take the first codes from features of TRAIN items, if there are codebooks."""
         discriminator = self.networks["discriminator"]
         if isinstance(discriminator, Quantising):

@@ -167,7 +167,7 @@ def doubled_kernel(weight: Tensor) -> Tensor:
     """
     merge = weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
     for _ in range(weight.ndim - 2):
-        weight = torch.tensordot(weight, merge, dims=([2], [1]))
+        weight = torch.tensordot(weight, merge.to(weight.dtype), dims=([2], [1]))
     return weight.transpose(0, 1)
 
 

@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from gyri.errors import DataError, UnavailableError, UsageError
+from gyri.errors import DataError, UsageError
 from gyri.prepare.itk import resampled
 from gyri.prepare.point_spread import as_seen_by
 from gyri.prepare.resample import FOREGROUND, covering_grid
 from gyri.prepare.scan import PreparedScan
+from gyri.prepare.syn import syn
 from gyri.prepare.template import SPACING_MM, Template, mni152
 from gyri.registry import STEPS
 
 MIN_OVERLAP = 0.7
 """Dice of brain and template: registered brains reach 0.9, brains elsewhere in the world do not."""
-
-SILENT = 0
-"""dipy's `VerbosityLevels.NONE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,23 +124,14 @@ def nonlinear(scan: PreparedScan, config: NonlinearConfig) -> PreparedScan:
 
 def _diffeomorphism(template: Template, moving: np.ndarray, config: NonlinearConfig) -> Any:
     """Return dipy's map from the template's world to the registered scan's."""
-    try:
-        from dipy.align.imwarp import SymmetricDiffeomorphicRegistration
-        from dipy.align.metrics import CCMetric
-    except ImportError:
-        raise UnavailableError(
-            "The step nonlinear needs dipy, which is not installed. Install it with "
-            "`pip install dipy`, or leave the step out."
-        ) from None
-    metric = CCMetric(3, sigma_diff=config.smoothness, radius=config.radius)
-    registration = SymmetricDiffeomorphicRegistration(metric, level_iters=list(config.iterations))
-    registration.verbosity = SILENT
     scaled = moving / max(float(np.percentile(moving[template.mask], 99)), 1e-6)
-    return registration.optimize(
+    return syn(
         template.image,
         np.clip(scaled, 0, 1).astype(np.float32),
-        static_grid2world=template.affine,
-        moving_grid2world=template.affine,
+        template.affine,
+        iterations=config.iterations,
+        radius=config.radius,
+        smoothness=config.smoothness,
     )
 
 

@@ -12,72 +12,54 @@ from torch import Tensor
 
 from gyri.errors import UsageError
 from gyri.sampling.guidance import classifier_free, classifier_guided
-from gyri.sampling.lifted import ItemDenoiser, lifted
-from gyri.sampling.samplers import Churn, SamplerName, clipped, make_sampler
+from gyri.sampling.lifted import ItemDenoiser, Space, lifted, space_of
+from gyri.sampling.samplers import Churn, Denoiser, Sampler, SamplerName, clipped, make_sampler
 from gyri.sampling.schedules import Level
 from gyri.types import ConditionLayout, Lift, SampleRng
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How volumes are drawn from a trained denoiser; may be changed after training.
+class DrawingConfig:
+    """What every iterative sampler is told; may be changed after training.
 
     Parameters
     ----------
-    sampler : ``dpmpp_2m`` (15 to 25 steps), ``ddim``, ``ancestral``, ``heun``, ``euler``.
+    sampler : its name, in a subclass one of a few.
     num_steps : calls of the denoiser, without Heun's second ones.
     guidance_scale : classifier-free guidance; 1 is the plain conditional model, 0 unconditional.
     classifier_scale : classifier guidance; needs ``classifier`` in the recipe.
-    clip : bound of the predicted volume, 0 for none.
-    eta : randomness of ``ddim``.
-    churn, churn_min, churn_max, churn_noise : see `gyri.sampling.samplers.Churn`.
-    spacing : ``karras`` spends steps on fine detail too; ``trailing`` takes evenly spaced steps of
-        the training schedule, as published with it. EDM has no schedule and knows ``karras`` alone.
+    clip : bound of the predicted volume, 0 for none. Not used by views that do not lift: their
+        items are no intensities.
     shared_noise : share of the first noise's variance, in [0, 1), that all slices of a volume have
         in common; each slice's noise is as white as before. For the slice view and a sampler that
         adds no noise.
-    sigma_min, sigma_max, rho : ends and curvature of ``karras``, in units of the intensities. Large
-        smooth volumes can be made out at more noise than pictures: raise `sigma_max`.
     items_per_call : most items the network sees at once; bounds memory.
     """
 
-    sampler: SamplerName = "dpmpp_2m"
+    sampler: str
     num_steps: int = 25
     guidance_scale: float = 1.0
     classifier_scale: float = 0.0
     clip: float = 1.0
-    eta: float = 0.0
-    churn: float = 0.0
-    churn_min: float = 0.0
-    churn_max: float = float("inf")
-    churn_noise: float = 1.0
     shared_noise: float = 0.0
-    spacing: Literal["karras", "trailing"] = "karras"
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
     items_per_call: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse settings that the sampler does not have."""
+        """Refuse numbers that mean nothing."""
         if self.items_per_call < 1 or self.num_steps < 1:
             raise UsageError(
                 f"sampling.num_steps is {self.num_steps} and items_per_call "
                 f"{self.items_per_call}; both must be at least 1."
             )
-        make_sampler(self.sampler, self.eta, self.noise)
         if not 0 <= self.shared_noise < 1:
             raise UsageError(
                 f"sampling.shared_noise is {self.shared_noise:g}; it is a share of variance, at "
                 "least 0 and below 1."
             )
-        if self.shared_noise and (self.sampler == "ancestral" or self.eta or self.churn):
-            raise UsageError(
-                f"sampling.shared_noise is {self.shared_noise:g}, and the sampler "
-                f"({self.sampler}, eta {self.eta:g}, churn {self.churn:g}) adds noise that slices "
-                "do not share, which undoes it. Take dpmpp_2m, ddim with eta 0, or heun or euler "
-                "without churn; or set shared_noise to 0."
-            )
+
+    def solver(self) -> Sampler:
+        """Return the sampler that these settings name."""
+        raise NotImplementedError
 
     @property
     def network_calls(self) -> int:
@@ -87,6 +69,51 @@ class SamplingConfig:
         """
         calls = 2 * self.num_steps - 1 if self.sampler == "heun" else self.num_steps
         return calls if self.guidance_scale in (0.0, 1.0) else 2 * calls
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(DrawingConfig):
+    """How volumes are drawn from a trained diffusion; may be changed after training.
+
+    See `DrawingConfig` for what is not said here.
+
+    Parameters
+    ----------
+    sampler : ``dpmpp_2m`` (15 to 25 steps), ``ddim``, ``ancestral``, ``heun``, ``euler``.
+    eta : randomness of ``ddim``.
+    churn, churn_min, churn_max, churn_noise : see `gyri.sampling.samplers.Churn`.
+    spacing : ``karras`` spends steps on fine detail too; ``trailing`` takes evenly spaced steps of
+        the training schedule, as published with it. EDM has no schedule and knows ``karras`` alone.
+    sigma_min, sigma_max, rho : ends and curvature of ``karras``, in units of the intensities. Large
+        smooth volumes can be made out at more noise than pictures: raise `sigma_max`.
+    """
+
+    sampler: SamplerName = "dpmpp_2m"
+    eta: float = 0.0
+    churn: float = 0.0
+    churn_min: float = 0.0
+    churn_max: float = float("inf")
+    churn_noise: float = 1.0
+    spacing: Literal["karras", "trailing"] = "karras"
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that the sampler does not have."""
+        super().__post_init__()
+        self.solver()
+        if self.shared_noise and (self.sampler == "ancestral" or self.eta or self.churn):
+            raise UsageError(
+                f"sampling.shared_noise is {self.shared_noise:g}, and the sampler "
+                f"({self.sampler}, eta {self.eta:g}, churn {self.churn:g}) adds noise that slices "
+                "do not share, which undoes it. Take dpmpp_2m, ddim with eta 0, or heun or euler "
+                "without churn; or set shared_noise to 0."
+            )
+
+    def solver(self) -> Sampler:
+        """Return the sampler that these settings name."""
+        return make_sampler(self.sampler, self.eta, self.noise)
 
     @property
     def noise(self) -> Churn:
@@ -116,7 +143,7 @@ class Classifier(Protocol):
 def guided(
     denoise: ItemDenoiser,
     layout: ConditionLayout,
-    config: SamplingConfig,
+    config: DrawingConfig,
     classifier: Classifier | None = None,
 ) -> ItemDenoiser:
     """Return `denoise` with the guidance that `config` asks for.
@@ -133,12 +160,16 @@ def guided(
         )
 
     def item_denoiser(
-        x_noised: Tensor, level: Level, condition: Tensor, position: Tensor | None
+        x_noised: Tensor, level: Level, condition: Tensor, position: Tensor | None, *given: Tensor
     ) -> Tensor:
         def conditional(x: Tensor, level: Level, condition: Tensor) -> Tensor:
             copies = len(x) // len(x_noised)
             return denoise(
-                x, level, condition, None if position is None else position.repeat(copies, 1)
+                x,
+                level,
+                condition,
+                None if position is None else position.repeat(copies, 1),
+                *(images.repeat(copies, *[1] * (images.ndim - 1)) for images in given),
             )
 
         null = layout.null(condition)
@@ -157,7 +188,7 @@ def guided(
     return item_denoiser
 
 
-def first_noise(lift: Lift, shared: float, rng: SampleRng) -> Tensor:
+def first_noise(space: Space, shared: float, rng: SampleRng) -> Tensor:
     """Return the noise (V, C, I, J, K) that sampling starts from.
 
     Slice k has ``sqrt(shared) z + sqrt(1 - shared) xi_k``, one z a volume: white on every slice, so
@@ -169,18 +200,33 @@ def first_noise(lift: Lift, shared: float, rng: SampleRng) -> Tensor:
         If noise is to be shared and the view's items are not single slices, for these would see
         noise that is not white.
     """
-    noise = rng.normal(lift.volume_shape)
+    noise = rng.normal(space.volume_shape)
     if shared == 0:
         return noise
-    if lift.slice_axis is None:
+    if space.slice_axis is None:
         raise UsageError(
             f"sampling.shared_noise is {shared:g}, and this view's items are not single slices: "
             "they would see noise that is not white and that training never showed. Take the "
             "slice view, or set shared_noise to 0."
         )
-    of_one_slice = list(lift.volume_shape)
-    of_one_slice[1 + lift.slice_axis] = 1
+    of_one_slice = list(space.volume_shape)
+    of_one_slice[1 + space.slice_axis] = 1
     return math.sqrt(shared) * rng.normal(of_one_slice) + math.sqrt(1 - shared) * noise
+
+
+@dataclass(frozen=True)
+class Given:
+    """Images that the volumes to be drawn follow; for views that do not lift, of the items' grid.
+
+    Parameters
+    ----------
+    images : (V, C', I, J, K) that the denoiser reads beside ``x_noised``, None for none.
+    base : (V, C, I, J, K) that is added to what is drawn, which is then a difference; None where
+        volumes themselves are drawn.
+    """
+
+    images: Tensor | None = None
+    base: Tensor | None = None
 
 
 def draw_volumes(
@@ -188,8 +234,9 @@ def draw_volumes(
     lift: Lift,
     condition: Tensor,
     levels: Sequence[Level],
-    config: SamplingConfig,
+    config: DrawingConfig,
     rng: SampleRng,
+    given: Given = Given(),
 ) -> Tensor:
     """Draw volumes (V, C, I, J, K), all items of a volume jointly.
 
@@ -200,11 +247,16 @@ def draw_volumes(
     condition : (V, D).
     levels : from noise to clean.
     rng : one stream a volume; draws the first noise and the sampler's own.
+    given : what the volumes follow.
     """
-    sampler = make_sampler(config.sampler, config.eta, config.noise)
-    denoiser = lifted(item_denoiser, lift, condition, config.items_per_call)
-    x_noised = levels[0].sigma * first_noise(lift, config.shared_noise, rng)
-    return sampler(clipped(denoiser, config.clip), x_noised, levels, rng)
+    space = space_of(lift)
+    x_noised = levels[0].sigma * first_noise(space, config.shared_noise, rng)
+    denoiser = lifted(item_denoiser, space, condition, config.items_per_call, given.images)
+    bounded = _bounded(denoiser, config.clip if lift.lifts else 0.0, given.base)
+    x = config.solver()(bounded, x_noised, levels, rng)
+    if given.base is not None:
+        x = x + given.base
+    return x if lift.lifts else lift.decode(x)
 
 
 def edit_volumes(
@@ -213,24 +265,37 @@ def edit_volumes(
     volumes: Tensor,
     condition: Tensor,
     levels: Sequence[Level],
-    config: SamplingConfig,
+    config: DrawingConfig,
     rng: SampleRng,
 ) -> Tensor:
     """Noise real volumes to the first of `levels` and draw them from there.
 
-    SDEdit (Meng et al., 2021, arXiv:2108.01073, algorithm 1), lifted to volumes.
+    SDEdit (Meng et al., 2021, arXiv:2108.01073, algorithm 1), lifted to volumes. Where the view
+    does not lift, its items are noised, so that a view that loses something loses it here too.
 
     Parameters
     ----------
-    volumes : (V, C, I, J, K), clean.
+    volumes : (V, C, I, J, K), clean; returned as they are where no step is to be taken.
     levels : the last of the sampler's own, see `last_levels`.
     item_denoiser, lift, condition, config, rng : as for `draw_volumes`.
     """
-    sampler = make_sampler(config.sampler, config.eta, config.noise)
-    denoiser = lifted(item_denoiser, lift, condition, config.items_per_call)
-    noise = first_noise(lift, config.shared_noise, rng)
-    x_noised = levels[0].alpha * volumes + levels[0].sigma * noise
-    return sampler(clipped(denoiser, config.clip), x_noised, levels, rng)
+    if len(levels) == 1:
+        return volumes
+    space = space_of(lift)
+    clean = volumes if lift.lifts else lift.encode(volumes).x
+    noise = first_noise(space, config.shared_noise, rng)
+    x_noised = levels[0].alpha * clean + levels[0].sigma * noise
+    denoiser = lifted(item_denoiser, space, condition, config.items_per_call)
+    bounded = _bounded(denoiser, config.clip if lift.lifts else 0.0)
+    x = config.solver()(bounded, x_noised, levels, rng)
+    return x if lift.lifts else lift.decode(x)
+
+
+def _bounded(denoiser: Denoiser, bound: float, base: Tensor | None = None) -> Denoiser:
+    """Keep what is predicted, together with its `base`, inside ``[-bound, bound]``; 0 for none."""
+    if base is None or bound == 0:
+        return clipped(denoiser, bound)
+    return lambda x_noised, level: (denoiser(x_noised, level) + base).clamp(-bound, bound) - base
 
 
 def last_levels(levels: Sequence[Level], strength: float) -> Sequence[Level]:

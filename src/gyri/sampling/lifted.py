@@ -3,38 +3,98 @@
 ``x_noised`` lives in volume space. At every step the view cuts it into items, the model predicts
 each clean item, and the clean items (never noise or velocities) make a volume again, overlaps
 averaged; the sampler then moves the volume. So a model of slices samples whole volumes jointly.
+
+Where a view's `encode` is not linear (deformations, codes of an autoencoder), noise on a volume is
+no noise on its item. Such a view has one item a volume and does not lift: ``x_noised`` then lives
+on the items, as `ItemSpace` says, and what was drawn is decoded once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gyri.sampling.samplers import Denoiser
 from gyri.sampling.schedules import Level
-from gyri.types import Lift
+from gyri.types import Items, Lift
 
-ItemDenoiser = Callable[[Tensor, Level, Tensor, "Tensor | None"], Tensor]
-"""``denoised = item_denoiser(x_noised (B, C, *S), level, condition (B, D), position)``."""
+ItemDenoiser = Callable[..., Tensor]
+"""``denoised = item_denoiser(x_noised (B, C, *S), level, condition (B, D), position)``.
+
+Where images are given, they come last, (B, C', *S).
+"""
+
+
+class Space(Protocol):
+    """Where ``x_noised`` lives and how items are cut from it: a `Lift`, or an `ItemSpace`."""
+
+    slice_axis: int | None
+
+    @property
+    def volume_shape(self) -> tuple[int, ...]:
+        """Shape of one ``x_noised``."""
+        ...
+
+    def encode(self, volumes: Tensor) -> Items:
+        """Cut items from ``x_noised``."""
+        ...
+
+    def decode(self, items: Tensor) -> Tensor:
+        """Put clean items together."""
+        ...
+
+
+class ItemSpace:
+    """The items of a view that does not lift, each as if it were a volume.
+
+    Parameters
+    ----------
+    lift : the view; it has one item a volume.
+    """
+
+    slice_axis: int | None = None
+
+    def __init__(self, lift: Lift) -> None:
+        self.volume_shape = (lift.item_channels, *lift.item_shape)
+
+    def encode(self, volumes: Tensor) -> Items:
+        """Return the items unchanged."""
+        return Items(volumes)
+
+    def decode(self, items: Tensor) -> Tensor:
+        """Return the items unchanged."""
+        return items
+
+
+def space_of(lift: Lift) -> Space:
+    """Return where ``x_noised`` lives: volumes, or items where the view does not lift."""
+    return lift if lift.lifts else ItemSpace(lift)
 
 
 def lifted(
-    item_denoiser: ItemDenoiser, lift: Lift, condition: Tensor, items_per_call: int
+    item_denoiser: ItemDenoiser,
+    space: Space,
+    condition: Tensor,
+    items_per_call: int,
+    images: Tensor | None = None,
 ) -> Denoiser:
-    """Return a denoiser of volumes (V, C, I, J, K).
+    """Return a denoiser of volumes (V, C, I, J, K), or of items where these are the space.
 
     Parameters
     ----------
     item_denoiser : the model, guidance included.
-    lift : how items sit in a volume; its `encode` must be linear.
+    space : how items are cut; its `encode` must be linear.
     condition : (V, D), one row a volume.
     items_per_call : most items that the network sees at once; bounds memory.
+    images : (V, C', I, J, K) that the denoiser reads beside ``x_noised``, None for none.
     """
+    given = None if images is None else space.encode(images).x
 
     def denoiser(x_noised: Tensor, level: Level) -> Tensor:
-        items = lift.encode(x_noised)
+        items = space.encode(x_noised)
         of_item = condition.repeat_interleave(len(items.x) // len(x_noised), dim=0)
         denoised = [
             item_denoiser(
@@ -42,10 +102,11 @@ def lifted(
                 level,
                 of_item[rows],
                 None if items.position is None else items.position[rows],
+                *([] if given is None else [given[rows]]),
             )
             for rows in _chunks(len(items.x), items_per_call)
         ]
-        return lift.decode(torch.cat(denoised))
+        return space.decode(torch.cat(denoised))
 
     return denoiser
 

@@ -78,8 +78,44 @@ def cosine_betas(num_steps: int) -> Tensor:
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp_max(0.999)
 
 
-BETAS: dict[str, Callable[[int], Tensor]] = {"linear": linear_betas, "cosine": cosine_betas}
-ScheduleName = Literal["linear", "cosine"]
+def from_betas(betas: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
+    """Return the schedule ``abar`` (T,) of the variances that `betas` gives for T steps."""
+    return lambda num_steps: torch.cumprod(1 - betas(num_steps), 0)
+
+
+def log_snr_alpha_bar(
+    num_steps: int, log_snr_min: float = -20.0, log_snr_max: float = 20.0
+) -> Tensor:
+    """``abar`` of the cosine schedule between two log-SNRs (Ho and Salimans, arXiv:2207.12598).
+
+    ``lambda(u) = -2 ln tan(a u + b)`` with ``b = arctan exp(-log_snr_max / 2)`` and ``a = arctan
+    exp(-log_snr_min / 2) - b``; ``abar = sigmoid(lambda)``, that is ``cos(a u + b)**2``. The angle
+    ``atan2(sigma, alpha)`` is linear in u, so `VPSchedule.at` is exact between the steps for any
+    T. Unlike `cosine_betas` it starts almost without noise, at ``sigma = 5e-5``. Video diffusion
+    (Ho et al., 2022, arXiv:2204.03458) trains on it and conditions its network on lambda, as
+    networks here are whatever the schedule: `gyri.sampling.preconditioning.noise_level` is
+    ``-lambda / 8``, its clip at 20 being the ends of this schedule.
+
+    Parameters
+    ----------
+    num_steps : T; ``u = index / (T - 1)``.
+    log_snr_min, log_snr_max : lambda at the last and the first step.
+
+    Returns
+    -------
+    Tensor
+        (T,) float64.
+    """
+    first, last = (math.atan(math.exp(-end / 2)) for end in (log_snr_max, log_snr_min))
+    return torch.linspace(first, last, num_steps, dtype=torch.float64).cos() ** 2
+
+
+ALPHA_BARS: dict[str, Callable[[int], Tensor]] = {
+    "linear": from_betas(linear_betas),
+    "cosine": from_betas(cosine_betas),
+    "log_snr": log_snr_alpha_bar,
+}
+ScheduleName = Literal["linear", "cosine", "log_snr"]
 
 
 def zero_terminal(alpha_bar: Tensor) -> Tensor:
@@ -128,7 +164,7 @@ class VPSchedule:
 
         Parameters
         ----------
-        name : ``linear`` or ``cosine``.
+        name : ``linear``, ``cosine`` or ``log_snr``.
         num_steps : T.
         zero_terminal_snr : make the last step pure noise.
         log_snr_shift : added to the log-SNR of every step, before `zero_terminal_snr`.
@@ -140,7 +176,7 @@ class VPSchedule:
         UsageError
             If the schedule does not reach noise.
         """
-        alpha_bar = shifted(torch.cumprod(1 - BETAS[name](num_steps), 0), log_snr_shift)
+        alpha_bar = shifted(ALPHA_BARS[name](num_steps), log_snr_shift)
         if zero_terminal_snr:
             alpha_bar = zero_terminal(alpha_bar)
         terminal = float(alpha_bar[-1])

@@ -14,7 +14,7 @@ from gyri.cohort.prepared import PreparedCohort
 from gyri.errors import DataError, UsageError, nearest
 from gyri.recipe import Recipe, load_recipe
 from gyri.registry import METHODS
-from gyri.sampling.draw import SamplingConfig
+from gyri.sampling.draw import DrawingConfig
 from gyri.settings import read_yaml, typed
 from gyri.training import checkpoint
 from gyri.training.run import Run
@@ -288,10 +288,10 @@ def is_fitted(recipe: Recipe) -> bool:
     return "FitOnce" in capabilities(METHODS[recipe.method.name].component)
 
 
-def _sampling(recipe: Recipe) -> SamplingConfig | None:
+def _sampling(recipe: Recipe) -> DrawingConfig | None:
     """Settings of an iterative sampler, None where a sample is one call."""
     config = getattr(recipe.method.config, "sampling", None)
-    return config if isinstance(config, SamplingConfig) else None
+    return config if isinstance(config, DrawingConfig) else None
 
 
 def network_calls(recipe: Recipe) -> int:

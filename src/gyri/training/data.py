@@ -146,7 +146,7 @@ class Feed:
             position=items.position,
             subject=rows,
             seed=derive_seeds(positions, self.seed, "loss"),
-            context=context,
+            context=context | items.context,
         )
 
     def _parted(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -168,17 +168,32 @@ class Feed:
 
     def everything(self) -> tuple[Tensor, Tensor]:
         """Return all items (N * items_per_volume, C, *S) and their conditions."""
-        items = [self.view.encode(self.volumes[row : row + 1]).x for row in range(len(self))]
         per_volume = self.view.items_per_volume
-        return self._parted(torch.cat(items))[0], self.condition.repeat_interleave(per_volume, 0)
+        return self._all_items()[0], self.condition.repeat_interleave(per_volume, 0)
 
-    def calibration_items(self, num: int = 512) -> Tensor:
-        """Return what `Method.calibrate` measures on: all items, or `num` drawn ones if several
-        items make a volume.
+    def items_of(self, row: int) -> Items:
+        """Return all items of one volume, with the images given beside them."""
+        items = self.view.items_of(self.volumes, row)
+        x, context = self._parted(items.x)
+        return Items(x, items.position, context | items.context)
+
+    def _all_items(self) -> tuple[Tensor, dict[str, Tensor]]:
+        everyone = [self.items_of(row) for row in range(len(self))]
+        context = {
+            name: torch.cat([items.context[name] for items in everyone])
+            for name in everyone[0].context
+        }
+        return torch.cat([items.x for items in everyone]), context
+
+    def calibration_items(self, num: int = 512) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what `Method.calibrate` measures on, with the images given beside it by name.
+
+        These are all items, or `num` drawn ones if several items make a volume.
         """
         if self.view.items_per_volume == 1:
-            return self.everything()[0]
-        return self.batch(torch.arange(num)).x
+            return self._all_items()
+        batch = self.batch(torch.arange(num))
+        return batch.x, batch.context
 
 
 def load_split(

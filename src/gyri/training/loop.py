@@ -166,7 +166,7 @@ class Trainer:
         return self.clock
 
     def _calibrate(self) -> None:
-        self.method.calibrate(self.feed.calibration_items())
+        self.method.calibrate(*self.feed.calibration_items())
 
     def _step(self) -> dict[str, float]:
         """Run every phase that is due, then the moving averages; return the logs."""

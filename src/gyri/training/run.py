@@ -24,11 +24,11 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from gyri import __version__
-from gyri.capabilities import FitOnce, capabilities
+from gyri.capabilities import FitOnce, Registrar, capabilities
 from gyri.cohort.prepared import PreparedCohort
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, UsageError
-from gyri.recipe import Recipe, build_method, build_view, load_recipe
+from gyri.recipe import NAMED_TEMPLATES, Recipe, build_method, build_view, load_recipe
 from gyri.registry import METHODS
 from gyri.runtime import distributed
 from gyri.runtime.device import machine, peak_memory_gib, pick_device
@@ -40,6 +40,7 @@ from gyri.training.data import Feed, encode_conditions, load_split
 from gyri.training.labels import width
 from gyri.training.log import JsonLog
 from gyri.training.loop import Clock, Trainer, load_weights
+from gyri.training.template import load_template
 from gyri.types import Channel, Grid, ItemSpec, Method, Progress
 from gyri.views.base import View
 
@@ -56,6 +57,7 @@ class Model:
     Parameters
     ----------
     shown : images given to previews, (`PREVIEWS`, C, I, J, K) by name.
+    needs : the trained runs that this one stands on, by name.
     """
 
     method: Method
@@ -63,6 +65,7 @@ class Model:
     schema: ConditionSchema
     device: torch.device
     shown: Mapping[str, Tensor] = field(default_factory=dict)
+    needs: Mapping[str, Model] = field(default_factory=dict)
 
 
 @dataclass
@@ -154,8 +157,8 @@ class Run:
         method.to(device)
         for network in method.networks.values():
             network.eval().requires_grad_(False)
-        _use_needs(method, self.root, recipe, device)
-        return Model(method, view, self.schema, device)
+        needs = _use_needs(method, view, self.root, recipe, device)
+        return Model(method, view, self.schema, device, needs=needs)
 
     @property
     def num_train(self) -> int:
@@ -231,11 +234,19 @@ def _train(
     volumes = load_split(cohort, "TRAIN", recipe.data, device)
     num = len(volumes.stored)
     view, method = _build(recipe, volumes.made, volumes.given, cohort.grid, schema, num)
+    needs = _use_needs(method, view, out, recipe, device)
+    if isinstance(method, Registrar):
+        name = recipe.data.template or NAMED_TEMPLATES[0]
+        method.take_template(load_template(name, volumes, cohort.grid))
+    elif recipe.data.template is not None:
+        raise UsageError(
+            f"data.template is {recipe.data.template}, and {recipe.method.name} registers nothing. "
+            "Leave it out, or take a registration (voxelmorph, diffusemorph)."
+        )
     if not checkpoint.numbered(out / "checkpoints") and recipe.training.private is None:
         view.fit(volumes)
     view.to(device)
     method.to(device)
-    _use_needs(method, out, recipe, device)
     condition = encode_conditions(cohort, schema, "TRAIN", recipe.data).to(device)
     augment = build_augmentation(recipe.data.augment, volumes.channels)
     feed = Feed(volumes, condition, view, recipe.seed, augment)
@@ -253,7 +264,9 @@ def _train(
             from gyri.training.validation import build_validation
 
             validate = build_validation(recipe, cohort, schema, method, feed)
-        clock = _train_by_gradients(run, method, feed, schema, preview, quiet, validate)
+        shown = volumes.context(torch.arange(PREVIEWS).to(device) % len(feed))
+        model = Model(method, view, schema, device, shown, needs)
+        clock = _train_by_gradients(run, model, feed, preview, quiet, validate)
     elapsed_s = clock.elapsed_s or time.monotonic() - began
     run.info["cost"] = {
         "training_s": elapsed_s,
@@ -348,6 +361,7 @@ def _build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         method = build_method(recipe, spec)
+    method.penalise = view.penalties
     return view, method
 
 
@@ -368,23 +382,19 @@ def _fit_once(method: Any, feed: Feed, out: Path) -> Clock:
 
 def _train_by_gradients(
     run: Run,
-    method: Method,
+    model: Model,
     feed: Feed,
-    schema: ConditionSchema,
     preview: Preview | None,
     quiet: bool,
     validate: Validate | None,
 ) -> Clock:
-    shown = feed.volumes.context(torch.arange(PREVIEWS).to(feed.device) % len(feed))
-    model = Model(method, feed.view, schema, feed.device, shown)
-
     def show(step: int) -> None:
         if preview is not None and distributed.rank() == 0:
             folder = run.root / "previews"
             folder.mkdir(exist_ok=True)
             preview(model, folder / f"step-{step:08d}.png")
 
-    trainer = _trainer(run, method, feed, show, validate)
+    trainer = _trainer(run, model.method, feed, show, validate)
     if quiet or distributed.rank() != 0:
         with stop_signals() as asked:
             return trainer.run(stop_asked=asked)
@@ -446,11 +456,21 @@ def _train_needs(
         _write_info(run)
 
 
-def _use_needs(method: Method, root: Path, recipe: Recipe, device: torch.device) -> None:
-    """Hand the method the trained methods that its recipe needs."""
-    if recipe.needs:
-        runs = {
-            name: Run.read(path if (Path(path) / "run.json").is_file() else root / "needs" / name)
-            for name, path in recipe.needs.items()
-        }
-        method.use({name: needed.load(device).method for name, needed in runs.items()})
+def _use_needs(
+    method: Method, view: View, root: Path, recipe: Recipe, device: torch.device
+) -> dict[str, Model]:
+    """Hand view and method the trained runs that the recipe needs, and return them."""
+    needed = {
+        name: Run.read(path if (Path(path) / "run.json").is_file() else root / "needs" / name).load(
+            device
+        )
+        for name, path in recipe.needs.items()
+    }
+    if missing := [name for name in view.needs if name not in needed]:
+        raise UsageError(
+            f"The view {recipe.view.name} stands on {', '.join(missing)}, which the recipe does "
+            f"not name. Add `needs: {{{missing[0]}: RECIPE or RUN}}`."
+        )
+    view.use({name: needed[name] for name in view.needs})
+    method.use({name: run.method for name, run in needed.items() if name not in view.needs})
+    return needed

@@ -21,9 +21,9 @@ from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
 from gyri.runtime.streams import SampleRng, derive_seeds
 from gyri.training import checkpoint
-from gyri.training.data import ResidentVolumes, load_split
+from gyri.training.data import Feed, ResidentVolumes, load_split
 from gyri.training.run import Model, Run
-from gyri.types import Batch
+from gyri.types import Batch, Items
 from gyri.views.slice import SliceView
 
 SPLITS = ("TRAIN", "HOLD")
@@ -171,16 +171,15 @@ def _losses(
 ) -> Tensor:
     """Return the loss (V, items) of every item of every volume, averaged over draws of noise."""
     losses = []
+    feed = Feed(volumes, condition, model.view, seed)
     with progress_bar(f"score {split}", len(volumes.stored)) as advance:
         for row in range(len(volumes.stored)):
-            items = model.view.encode(volumes[row : row + 1])
+            items = feed.items_of(row)
             of_items = torch.zeros(len(items.x), dtype=torch.float64)
             for start in range(0, len(items.x), ITEMS_PER_CALL):
                 part = slice(start, min(start + ITEMS_PER_CALL, len(items.x)))
-                x = items.x[part]
-                position = None if items.position is None else items.position[part]
                 for draw in range(draws):
-                    batch = _batch(model, x, position, condition[row], start, seed, draw)
+                    batch = _batch(model, items, part, condition[row], seed, draw)
                     rng = SampleRng(batch.seed, model.device)
                     assert isinstance(model.method, Scorer)
                     of_items[part] += model.method.score(batch, rng).double().cpu() / draws
@@ -202,19 +201,15 @@ def _by_part(model: Model, losses: Tensor, split: str) -> dict[str, Tensor]:
 
 
 def _batch(
-    model: Model,
-    x: torch.Tensor,
-    position: torch.Tensor | None,
-    condition: torch.Tensor,
-    start: int,
-    seed: int,
-    draw: int,
+    model: Model, items: Items, part: slice, condition: Tensor, seed: int, draw: int
 ) -> Batch:
-    places = torch.arange(start, start + len(x))
+    """Return a `part` of a volume's items, with the noise of a draw."""
+    num = part.stop - part.start
     return Batch(
-        x=x,
-        condition=condition.expand(len(x), -1),
-        position=position,
-        subject=torch.full((len(x),), NO_ROW, device=model.device),
-        seed=derive_seeds(places, seed, "score", draw),
+        x=items.x[part],
+        condition=condition.expand(num, -1),
+        position=None if items.position is None else items.position[part],
+        subject=torch.full((num,), NO_ROW, device=model.device),
+        seed=derive_seeds(torch.arange(part.start, part.stop), seed, "score", draw),
+        context={name: images[part] for name, images in items.context.items()},
     )

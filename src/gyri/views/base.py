@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
+from gyri.types import ConditionLayout, Grid, Items, ItemSpec, Method, SampleRng
 
 if TYPE_CHECKING:
     # Preparation and figures need the planes and never a tensor; torch takes seconds.
@@ -38,6 +38,13 @@ class Volumes(Protocol):
     def __getitem__(self, index: Any) -> Tensor: ...
 
 
+class Trained(Protocol):
+    """A run that another stands on."""
+
+    method: Method
+    view: View
+
+
 class View:
     """How a model sees a volume, and how what it makes becomes a volume again.
 
@@ -56,6 +63,10 @@ class View:
         ``generative_only``.
     state : tensors fitted on TRAIN; part of the checkpoint.
     slice_axis : axis of (I, J, K) whose slices are the items, one each; None for other items.
+    lifts : whether `encode` is linear and keeps white noise white, so that a sampler may keep its
+        noised volume in volume space; otherwise it works on items, one a volume.
+    needs : names of the trained runs that the view stands on, see `use`.
+    context : channels of each image that the view gives beside an item, by name.
     """
 
     kind: ClassVar[Literal["exact", "lossy", "generative_only"]] = "exact"
@@ -64,12 +75,22 @@ class View:
     items_per_volume: int = 1
     position_size: int = 0
     slice_axis: int | None = None
+    lifts: bool = True
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, channels: int, grid: Grid) -> None:
         self.config = config
         self.grid = grid
         self.volume_shape = (channels, *grid.shape)
         self.state: dict[str, Tensor] = {}
+        self.context: dict[str, int] = {}
+
+    def use(self, needs: Mapping[str, Trained]) -> None:
+        """Take the trained runs that `needs` names, before `fit` and any item."""
+
+    def penalties(self, items: Tensor) -> dict[str, Tensor]:
+        """Say what is wrong with clean items (B, C, *S): penalties (B,) by name, 0 or more."""
+        return {}
 
     def item_spec(
         self,
@@ -89,7 +110,10 @@ class View:
             shape=self.item_shape,
             position_size=self.position_size,
             condition=condition,
-            context={name: count * per_channel for name, count in (context or {}).items()},
+            context={
+                **{name: count * per_channel for name, count in (context or {}).items()},
+                **self.context,
+            },
             items_per_volume=self.items_per_volume,
             num_train=num_train,
         )
@@ -104,6 +128,10 @@ class View:
     def decode(self, items: Tensor) -> Tensor:
         """Inverse of `encode`; overlapping items are averaged."""
         raise NotImplementedError
+
+    def items_of(self, volumes: Volumes, row: int) -> Items:
+        """Return all items of a resident volume, with the images that the view gives beside."""
+        return self.encode(volumes[row : row + 1])
 
     def training_items(self, volumes: Volumes, rows: Tensor, rng: SampleRng) -> Items:
         """One item of each of the volumes `rows` (B,); by default all there is of it.
