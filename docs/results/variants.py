@@ -64,8 +64,9 @@ def draw_samples(study: Path, cohort: PreparedCohort, out: Path) -> None:
         if not real:
             real = [case(hold, hold.ids.index(people[k]), d) for k, d in zip(shown, depths)]
     lines.insert(0, ("real", np.concatenate(real, axis=1)))
-    height = 1.25 * len(lines)
-    figure, axes = plt.subplots(len(lines), 1, figsize=(15, height))
+    rows, columns = lines[0][1].shape
+    size = min(15.0, 1.1 * columns / rows), 1.25 * len(lines)
+    figure, axes = plt.subplots(len(lines), 1, figsize=size)
     for axis, (label, line) in zip(np.atleast_1d(axes), lines, strict=True):
         axis.imshow(line, cmap="gray", vmin=0, vmax=1)
         axis.set_title(label, fontsize=8, loc="left", pad=2)

@@ -49,6 +49,8 @@ class Command:
             print(f"Next: gyri sample {run.root} --num 32")
         elif "Translator" in run.capabilities:
             print(f"Next: gyri translate {run.root} {self.data} --to CONDITION=LEVEL --out OUT")
+        elif "Registrar" in run.capabilities:
+            print(f"Next: gyri register {self.data} --run-folder {run.root} --out OUT")
 
 
 def main(arguments: list[str]) -> None:
