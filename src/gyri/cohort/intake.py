@@ -22,12 +22,12 @@ from gyri.cohort.privacy import free_text
 from gyri.cohort.table import listed
 from gyri.errors import FileFault
 
-Reader = Callable[[Path], tuple[np.ndarray, np.ndarray, VolumeInfo]]
+Reader = Callable[..., tuple[np.ndarray, np.ndarray, VolumeInfo]]
 _log = logging.getLogger(__name__)
 
 
-def _stored(path: Path) -> tuple[np.ndarray, np.ndarray, VolumeInfo]:
-    return read_volume(path, stored=True)
+def _stored(path: Path, *, constant: bool = False) -> tuple[np.ndarray, np.ndarray, VolumeInfo]:
+    return read_volume(path, stored=True, constant=constant)
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Intake:
     stripped : only the brain is left in the images; None where that is not known.
     faces : the images may show a face; False only where the data set says that it is removed,
         None where that is not known.
-    read : reads the stored voxels of a file.
+    read : reads the stored voxels of a file; with ``constant=True`` also of one value, for labels.
     """
 
     stripped: bool | None = None
@@ -93,7 +93,7 @@ class Intake:
         """
         self.texts.update(free_text(path))
         try:
-            data, affine, info = self.read(path)
+            data, affine, info = self.read(path, constant=True)
             values = integers(path, data * info.scale if info.scale != 1 else data)
             if levels is not None:
                 values = _recoded(path, values, recode or {v: v for v in (0, *levels)})

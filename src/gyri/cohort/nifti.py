@@ -56,7 +56,12 @@ class VolumeInfo:
 
 
 def read_volume(
-    path: Path, *, stored: bool = False, nan: NanRule = "refuse", axes: str = ""
+    path: Path,
+    *,
+    stored: bool = False,
+    nan: NanRule = "refuse",
+    axes: str = "",
+    constant: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, VolumeInfo]:
     """Read one three-dimensional volume.
 
@@ -68,6 +73,8 @@ def read_volume(
     nan : refuse a file with NaN or infinite voxels, or set these voxels to 0 and note it.
     axes : where the axes point, for example ``"LAS"``, in files whose header declares no
         orientation; "" refuses those.
+    constant : take a volume whose voxels all have one value, as the labels of somebody without a
+        lesion have.
 
     Returns
     -------
@@ -89,7 +96,8 @@ def read_volume(
     affine = volume_affine(path, header, shape, notes, axes)
     array = _finite(path, _voxels(header, shape, data), nan, notes)
     values, scale = _scaled(path, header, array, stored, notes)
-    refuse_constant(path, values)
+    if not constant:
+        refuse_constant(path, values)
     orientation = "".join(nib.aff2axcodes(affine))
     return values, affine, VolumeInfo(scale, orientation, tuple(notes))
 

@@ -202,7 +202,7 @@ class SyntheticCohort:
         samples = [sample for sample in self.table.index if self.is_written(sample)]
         maps = np.empty((len(samples), *self.grid.shape), np.int16)
         for row, sample in enumerate(samples):
-            maps[row] = np.rint(read_volume(self.path(sample, channel))[0])
+            maps[row] = np.rint(read_volume(self.path(sample, channel), constant=True)[0])
         return maps
 
 

@@ -116,7 +116,7 @@ def read_session(session: Session, *, apart: bool = False) -> PreparedScan:
     affines: list[np.ndarray] = []
     notes: list[str] = []
     for path, channel in zip(session.files, session.channels):
-        volume, affine, info = read_volume(Path(path))
+        volume, affine, info = read_volume(Path(path), constant=channel.kind == "label")
         notes += [f"{channel.name}: {note}" for note in info.notes]
         if channel.kind == "label" and not np.array_equal(volume, np.rint(np.abs(volume))):
             raise FileFault(Path(path), "labels must be integers from 0 on", "Check the file.")

@@ -186,7 +186,7 @@ def _convention(cases: dict[Key, Case], wanted: Convention) -> tuple[str, int]:
     for case in cases.values():
         if path := case.files.get(SEGMENTATION):
             try:
-                data, _, info = read_volume(path, stored=True)
+                data, _, info = read_volume(path, stored=True, constant=True)
                 values = integers(path, data if info.scale == 1 else data * info.scale)
             except FileFault:  # said when it is imported
                 values = np.zeros(0)
