@@ -53,9 +53,16 @@ def test_a_synthetic_case_without_a_lesion_is_read(tiny_cohort, tmp_path):
     cohort = PreparedCohort.read(tiny_cohort)
     channels = [{"name": "T1w"}, {"name": "lesion", "kind": "label", "num_labels": 2}]
     facts = {
-        "grid": {"shape": cohort.grid.shape, "affine": cohort.grid.affine}, "channels": channels,
-        "checkpoint_sha256": "0", "recipe_name": "r", "recipe": {}, "seed": 0, "num": 1, "skull_stripped": True, "conditions": [[]],
-    }  # fmt: skip
+        "grid": {"shape": cohort.grid.shape, "affine": cohort.grid.affine},
+        "channels": channels,
+        "checkpoint_sha256": "0",
+        "recipe_name": "r",
+        "recipe": {},
+        "seed": 0,
+        "num": 1,
+        "skull_stripped": True,
+        "conditions": [[]],
+    }
     made = SyntheticCohort.create(tmp_path / "made", facts, pd.DataFrame(index=["syn0001"]), {})
     brain = cohort.volume_set("HOLD").volumes[0, 0]
     made.write("syn0001", [brain, np.zeros(cohort.grid.shape, np.int64)], {"Seed": 1})
