@@ -28,7 +28,9 @@ ANALYZE_BYTES = 348
 NIFTI_PAIR = b"ni1\x00"
 
 
-def read_pair(path: Path, *, axes: str) -> tuple[np.ndarray, np.ndarray, VolumeInfo]:
+def read_pair(
+    path: Path, *, axes: str, constant: bool = False
+) -> tuple[np.ndarray, np.ndarray, VolumeInfo]:
     """Read the stored voxels of a header and image pair.
 
     Parameters
@@ -37,6 +39,7 @@ def read_pair(path: Path, *, axes: str) -> tuple[np.ndarray, np.ndarray, VolumeI
     axes : where the stored axes point, for example ``"LAS"``: the first from right to left, the
         second to anterior, the third to superior. A NIfTI header that declares its own
         orientation is believed instead.
+    constant : take a volume whose voxels all have one value.
 
     Returns
     -------
@@ -61,6 +64,8 @@ def read_pair(path: Path, *, axes: str) -> tuple[np.ndarray, np.ndarray, VolumeI
     notes: list[str] = []
     shape = volume_shape(header_path, header, notes)
     array = _voxels(image_path, header, shape)
+    if not constant:
+        refuse_constant(image_path, array)
     declared = bytes(header["magic"]) if "magic" in header.keys() else b""  # noqa: SIM118
     codes = [int(header[key]) for key in ("sform_code", "qform_code")] if declared else [0, 0]
     if any(codes):
@@ -104,5 +109,4 @@ def _voxels(path: Path, header: Any, shape: tuple[int, int, int]) -> np.ndarray:
     array = np.fromfile(path, dtype=kind, offset=offset).reshape(shape, order="F")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise FileFault(path, "it holds NaN or infinite voxels", "Mask or repair them first.")
-    refuse_constant(path, array)
     return array.astype(kind.newbyteorder("="), copy=False)

@@ -6,6 +6,7 @@ young, middle aged, nondemented, and demented older adults", J. Cogn. Neurosci. 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -123,7 +124,7 @@ def oasis1(src: Path, out: Path, *, image: Image = "auto") -> Cohort:
     kind = _kind(discs, image)
     axes = RAW_AXES if kind == "raw" else T88_AXES
     intake = Intake(
-        stripped=kind == "masked", faces=False, read=lambda path: read_pair(path, axes=axes)
+        stripped=kind == "masked", faces=False, read=functools.partial(read_pair, axes=axes)
     )
     cohort = _write(src, out, list(discs), _disc_scans(discs, kind, intake), beside(src))
     cohort.notes[:0] = [f"The {kind} scans of the discs were taken.", *intake.notes()]

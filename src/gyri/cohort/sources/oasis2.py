@@ -6,6 +6,7 @@ and demented older adults", J. Cogn. Neurosci. 22 (2010).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,7 +110,7 @@ def oasis2(src: Path, out: Path, *, runs: Literal["average", "first"] = "average
     files = _find(src)
     path = find_table(src, "*oasis_long*", "oasis_longitudinal_demographics.xlsx")
     rows = _rows(path, list(files))
-    intake = Intake(stripped=False, faces=True, read=lambda path: read_pair(path, axes=AXES))
+    intake = Intake(stripped=False, faces=True, read=functools.partial(read_pair, axes=AXES))
     subjects, sessions = person_table(rows, COLUMNS, OF_THE_SESSION)
     cohort = write_raw(
         out,
