@@ -98,7 +98,8 @@ def test_a_velocity_integrates_to_the_displacement_beside_it(learned):
         for e in endings
     )
     # It was integrated on its own, coarser grid.
-    assert torch.allclose(exponential(velocity[None])[0], u, atol=0.05)
+    missed = (exponential(velocity[None])[0] - u).norm(dim=0)
+    assert float(missed.mean()) < 0.1 * float(u.norm(dim=0).mean())
 
 
 def test_only_the_splits_that_were_asked_for(learned, tiny_cohort):

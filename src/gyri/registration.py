@@ -52,6 +52,16 @@ from gyri.types import Grid
 
 SYN = "syn"
 SYN_ITERATIONS, SYN_RADIUS, SYN_SMOOTHNESS = (100, 70, 50), 2, 1.0
+TRIED: dict[str, dict[str, Any]] = {
+    name: {
+        "window": 7,
+        "smoothness": smoothness,
+        "optimiser": {"lr": 1e-3, "clip_norm": 1.0, "final_lr": 0.1},
+        "refinement": {"steps": 8},
+    }
+    for name, smoothness in (("voxelmorph", 1.0), ("diffusemorph", 0.5))
+}
+"""Settings that work for a hundred scans and minutes; published ones want days."""
 STEPS_SHOWN = 7
 """Of the way from the template to a scan that is pictured."""
 
@@ -186,7 +196,7 @@ def default_recipe(
         "name": method,
         "view": "volume",
         "data": {"channels": [channel], "template": template},
-        "method": {"name": method},
+        "method": {"name": method, **TRIED.get(method, {})},
         "training": {"steps": 2000, "batch_size": 2},
     }
     for override in overrides:
