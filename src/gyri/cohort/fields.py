@@ -112,11 +112,9 @@ class FieldFolder:
         path = self._path(subject, session, f"{way}{kind}.nii.gz")
         write_vectors(path, field, self.cohort.grid, "gyri register, mm, LPS")
 
-    def read_field(
-        self, subject: str, session: str, way: str, kind: str = DISPLACEMENT
-    ) -> np.ndarray | None:
-        """Return a field as `write_field` takes it, None where the method has none."""
-        path = self._path(subject, session, f"{way}{kind}.nii.gz")
+    def read_field(self, subject: str, session: str, way: str) -> np.ndarray | None:
+        """Return a displacement as `write_field` takes it, None where the method has none."""
+        path = self._path(subject, session, f"{way}{DISPLACEMENT}.nii.gz")
         return read_vectors(path, self.cohort.grid) if path.is_file() else None
 
     def write_volume(self, subject: str, session: str, entity: str, volume: np.ndarray) -> None:
