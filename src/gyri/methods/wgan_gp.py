@@ -6,6 +6,7 @@ arXiv:1701.07875. The discriminator is the critic: its "logits" C are no odds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -44,6 +45,38 @@ def slope(logits: Tensor, x: Tensor) -> Tensor:
     return (gradient.square().flatten(1).sum(1) + EPS).sqrt()
 
 
+def slope_between(
+    judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, rng: SampleRng
+) -> Tensor:
+    """Length (B,) of the critic's slope at a random place between each real and its fake.
+
+    Parameters
+    ----------
+    judge : (B, ...) -> (B,).
+    real, fake : (B, ...), items or codes.
+    rng : one draw an item.
+    """
+    alpha = over_items(rng.uniform(), real)
+    between = (real + alpha * (fake - real)).requires_grad_()
+    return slope(judge(between), between)
+
+
+def refuse_batch_norms(method: str, critic: nn.Module) -> None:
+    """Refuse a critic whose slope at an item depends on other items.
+
+    Raises
+    ------
+    UsageError
+        If `critic`, the discriminator of `method`, has batch norms.
+    """
+    if any(isinstance(layer, _BatchNorm) for layer in critic.modules()):
+        raise UsageError(
+            f"The discriminator of {method} has batch norms, which make an item's slope depend "
+            "on the others, while the penalty is an item's own. Set "
+            "networks.discriminator.norm to layer, instance or none."
+        )
+
+
 @METHODS.register("wgan_gp", WGANGPConfig)
 class WGANGP(ClassicGAN):
     """WGAN-GP: Wasserstein critic with a gradient penalty, five steps for one of the generator.
@@ -61,22 +94,15 @@ class WGANGP(ClassicGAN):
         super().__init__(config, spec, networks)
         critic, generator = self.phases
         self.phases = (replace(critic, repeats=config.critic_steps), generator)
-        if any(isinstance(layer, _BatchNorm) for layer in networks["discriminator"].modules()):
-            raise UsageError(
-                "The discriminator of wgan_gp has batch norms, which make an item's slope depend "
-                "on the others, while the penalty is an item's own. Set "
-                "networks.discriminator.norm to layer, instance or none."
-            )
+        refuse_batch_norms("wgan_gp", networks["discriminator"])
 
     def discriminator_loss(self, batch: Batch, rng: SampleRng) -> Loss:
         """``C(fake) - C(x) + penalty (|slope| - 1)^2``, the slope between a real and its fake."""
         with torch.no_grad():
             fake = self.fakes(batch, rng)
         real = batch.x.float()
-        alpha = over_items(rng.uniform(), real)
-        between = (real + alpha * (fake - real)).requires_grad_()
         logits_real, logits_fake = self.logits(real, batch), self.logits(fake, batch)
-        length = slope(self.logits(between, batch), between)
+        length = slope_between(lambda x: self.logits(x, batch), real, fake, rng)
         penalty = (length - 1).square().mean()
         distance = (logits_real - logits_fake).mean()
         return Loss(

@@ -157,9 +157,13 @@ class DCGANGenerator(nn.Module):
         self.stem = initialised(nn.Linear(in_size, math.prod(self.base), bias=bias))
         layers: list[nn.Module] = []
         for width, next_width in pairwise([*widths, spec.out_channels]):
-            double = TRANSPOSED_CONVOLUTIONS[dims](width, next_width, 4, 2, 1, bias=bias)
+            double = self.doubling(dims, width, next_width, bias)
             layers += [normalisation(config.norm, dims, width), nn.ReLU(), double]
         self.layers = initialised(nn.Sequential(*layers))
+
+    def doubling(self, dims: int, width: int, next_width: int, bias: bool) -> nn.Module:
+        """Return what doubles the grid: a transposed convolution of kernel 4."""
+        return TRANSPOSED_CONVOLUTIONS[dims](width, next_width, 4, 2, 1, bias=bias)
 
     def forward(self, z: Tensor, condition: Tensor, position: Tensor | None = None) -> Tensor:
         """Return items.
@@ -202,7 +206,8 @@ class DCGANDiscriminator(nn.Module):
             if len(layers) > 1:
                 layers.append(normalisation(config.norm, dims, next_width))
             layers.append(nn.LeakyReLU(SLOPE))
-        self.layers = initialised(nn.Sequential(*layers))
+        self.layers: nn.Sequential = nn.Sequential(*layers)
+        initialised(self.layers)
         self.out = initialised(nn.Linear(widths[-1] * math.prod(base), 1, bias=bias))
 
     def forward(self, x: Tensor, condition: Tensor, position: Tensor | None = None) -> Tensor:
@@ -219,12 +224,22 @@ class DCGANDiscriminator(nn.Module):
         Tensor
             (B,).
         """
+        h, label = self.read_in(x, condition, position)
+        return self.read_out(self.layers(h), label)
+
+    def read_in(
+        self, x: Tensor, condition: Tensor, position: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what the first layer sees, and the embedding of the label."""
         h = fitted(x, self.padded)
         label = None if self.label is None else self.label(condition, position)
         if label is not None and not self.projects:
             maps = over_space(label, h).expand(-1, -1, *self.padded)
             h = torch.cat([h, maps.to(h.dtype)], dim=1)
-        features = self.layers(h.contiguous(memory_format=self.memory_format))
+        return h.contiguous(memory_format=self.memory_format), label
+
+    def read_out(self, features: Tensor, label: Tensor | None) -> Tensor:
+        """Return the logits (B,) of the last layer's features."""
         logits = self.out(features.flatten(1))[:, 0]
         if label is not None and self.projects:
             logits = logits + (label * features.flatten(2).mean(2)).sum(1)
