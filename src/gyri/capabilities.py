@@ -57,6 +57,29 @@ class Autoencoder(Protocol):
         ...
 
 
+@runtime_checkable
+class LatentAutoencoder(Protocol):
+    """Gives each item a small grid of codes and makes items of such grids, under no conditions."""
+
+    @property
+    def factor(self) -> int:
+        """Voxels of an item along each axis for one of its code."""
+        ...
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels C' of the code."""
+        ...
+
+    def latents(self, x: Tensor) -> Tensor:
+        """Return codes (B, C', *ceil(S / factor)) of items (B, C, *S), without noise."""
+        ...
+
+    def from_latents(self, z: Tensor) -> Tensor:
+        """Return (B, C, *S' factor) in [-1, 1] of codes (B, C', *S') on any grid."""
+        ...
+
+
 @dataclass(frozen=True)
 class StyleStage:
     """What works on one grid of a `Stylist`'s generator.
@@ -176,6 +199,7 @@ CAPABILITIES: dict[str, type] = {
     "ContextSampler": ContextSampler,
     "Reconstructor": Reconstructor,
     "Autoencoder": Autoencoder,
+    "LatentAutoencoder": LatentAutoencoder,
     "Stylist": Stylist,
     "Editor": Editor,
     "Translator": Translator,

@@ -98,3 +98,14 @@ def test_perplexity_counts_the_codes_in_use() -> None:
     assert float(perplexity(torch.tensor([7.0, 0.0, 0.0, 0.0]))) == pytest.approx(1.0)
     assert float(perplexity(torch.full((4,), 3.0))) == pytest.approx(4.0)
     assert 1 < float(perplexity(torch.tensor([5.0, 1.0, 1.0, 0.0]))) < 4
+
+
+def test_codes_that_restart_lie_at_their_features_with_an_even_share():
+    quantiser = Quantiser(2, 4, 0.9, feed_quantised=True)
+    before = quantiser.codes.clone()
+    at = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], dtype=torch.float64)
+    quantiser.share[2] = 1e-6
+    quantiser.restart(torch.tensor([False, False, True, False]), at)
+    assert torch.allclose(quantiser.codes[2], torch.tensor([5.0, 6.0]), atol=1e-5)
+    assert float(quantiser.share[2]) == 0.25
+    assert torch.equal(quantiser.codes[[0, 1, 3]], before[[0, 1, 3]])

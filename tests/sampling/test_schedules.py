@@ -91,6 +91,23 @@ def test_trailing_indices_start_at_the_last_and_never_repeat(num_steps: int) -> 
     assert indices == sorted(indices, reverse=True)
 
 
+def test_leading_levels_end_at_the_first_index_as_the_brain_ldm_was_sampled() -> None:
+    schedule = VPSchedule.build("scaled_linear", 1000)
+    levels = schedule.leading(50)
+    assert levels[:-1] == [schedule.level(i) for i in range(980, -1, -20)]
+    assert levels[-1] == CLEAN
+    with pytest.raises(UsageError, match="between 1 and the 1000"):
+        schedule.leading(1001)
+
+
+def test_scaled_linear_schedule_is_that_of_the_brain_ldm() -> None:
+    roots = [0.0015**0.5 + i / 999 * (0.0205**0.5 - 0.0015**0.5) for i in range(1000)]
+    expected = math.prod(1 - root**2 for root in roots)
+    assert float(VPSchedule.build("scaled_linear", 1000).alpha_bar[-1]) == pytest.approx(expected)
+    with pytest.raises(UsageError, match="scaled_linear schedule needs more than 20"):
+        VPSchedule.build("scaled_linear", 20)
+
+
 def test_more_steps_than_the_schedule_has_are_refused() -> None:
     with pytest.raises(UsageError, match="between 1 and the 100"):
         VPSchedule.build("cosine", 100).trailing(101)

@@ -237,6 +237,22 @@ def _checked_hash(name: str, file: Path, stated: str | None) -> str:
     return digest
 
 
+def read_pickled(source: Path) -> dict[str, Tensor]:
+    """Return the tensors of a pickled file by name, read in a process of its own.
+
+    Raises
+    ------
+    DataError
+        If it holds anything but tensors.
+    """
+    from safetensors.torch import load_file
+
+    with tempfile.TemporaryDirectory(prefix="gyri-") as temporary:
+        raw = Path(temporary) / "raw.safetensors"
+        _convert(source, raw)
+        return dict(load_file(raw))
+
+
 def _convert(source: Path, target: Path) -> None:
     """Let another process turn the pickled `source` into safetensors."""
     if sys.platform == "win32":

@@ -85,7 +85,8 @@ class DDPMConfig(DenoisingConfig):
         if self.prediction == "edm":
             self._refuse_with_edm("zero_terminal_snr", self.zero_terminal_snr, "leave it out")
             self._refuse_with_edm("logsnr_shift", self.logsnr_shift, "set p_mean")
-            self._refuse_with_edm("spacing trailing", self.sampling.spacing == "trailing", "karras")
+            spacing = self.sampling.spacing
+            self._refuse_with_edm(f"spacing {spacing}", spacing != "karras", "karras")
             self._refuse_with_edm("loss_weighting", self.loss_weighting != "none", "set it to none")
         if self.prior == "gaussian" and self.prediction not in ("x0", "edm"):
             raise UsageError(
@@ -234,4 +235,6 @@ class DDPM(Denoising):
             return karras_levels(config.num_steps, *ends)
         if config.spacing == "trailing":
             return self.schedule.trailing(config.num_steps)
+        if config.spacing == "leading":
+            return self.schedule.leading(config.num_steps)
         return self.schedule.karras(config.num_steps, *ends)

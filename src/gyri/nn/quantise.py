@@ -104,6 +104,13 @@ class Quantiser(nn.Module):
         self.share.lerp_((counts / voxels).to(self.share), 1 - self.decay)
         self.total.lerp_((sums / voxels).to(self.total), 1 - self.decay)
 
+    @torch.no_grad()
+    def restart(self, which: Tensor, at: Tensor) -> None:
+        """Move codes (K,) to features `at` (K, C), with an even share of the voxels each."""
+        even = 1 / len(self.share)
+        self.share[which] = even
+        self.total[which] = even * at[which].to(self.total)
+
 
 def perplexity(counts: Tensor) -> Tensor:
     """Return how many of K codes are in use, from 1 to K: the exponential of the entropy."""

@@ -59,12 +59,7 @@ def linear_betas(num_steps: int) -> Tensor:
     UsageError
         If `num_steps` is 20 or less, where the last beta reaches 1.
     """
-    if num_steps <= 20:
-        raise UsageError(
-            f"The linear schedule needs more than 20 training steps, got {num_steps}. "
-            "Raise num_train_steps or take the cosine schedule."
-        )
-    scale = 1000 / num_steps
+    scale = _scale("linear", num_steps)
     return torch.linspace(1e-4 * scale, 0.02 * scale, num_steps, dtype=torch.float64)
 
 
@@ -76,6 +71,32 @@ def cosine_betas(num_steps: int) -> Tensor:
     u = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
     alpha_bar = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp_max(0.999)
+
+
+def _scale(name: str, num_steps: int) -> float:
+    """Return by how much the variances of 1000 steps grow where there are fewer."""
+    if num_steps <= 20:
+        raise UsageError(
+            f"The {name} schedule needs more than 20 training steps, got {num_steps}. "
+            "Raise num_train_steps or take the cosine schedule."
+        )
+    return 1000 / num_steps
+
+
+def scaled_linear_betas(num_steps: int) -> Tensor:
+    """Variances whose square roots rise evenly (Rombach et al., 2022, arXiv:2112.10752).
+
+    From 0.0015 to 0.0205, those of the published brain LDM (Pinaya et al., 2022, arXiv:2209.07162),
+    rescaled for other T than its 1000. Returns (T,) float64.
+
+    Raises
+    ------
+    UsageError
+        If `num_steps` is 20 or less, where the last beta reaches 1.
+    """
+    scale = _scale("scaled_linear", num_steps)
+    first, last = math.sqrt(0.0015 * scale), math.sqrt(0.0205 * scale)
+    return torch.linspace(first, last, num_steps, dtype=torch.float64) ** 2
 
 
 def from_betas(betas: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
@@ -114,8 +135,9 @@ ALPHA_BARS: dict[str, Callable[[int], Tensor]] = {
     "linear": from_betas(linear_betas),
     "cosine": from_betas(cosine_betas),
     "log_snr": log_snr_alpha_bar,
+    "scaled_linear": from_betas(scaled_linear_betas),
 }
-ScheduleName = Literal["linear", "cosine", "log_snr"]
+ScheduleName = Literal["linear", "cosine", "log_snr", "scaled_linear"]
 
 
 def zero_terminal(alpha_bar: Tensor) -> Tensor:
@@ -164,7 +186,7 @@ class VPSchedule:
 
         Parameters
         ----------
-        name : ``linear``, ``cosine`` or ``log_snr``.
+        name : ``linear``, ``scaled_linear``, ``cosine`` or ``log_snr``.
         num_steps : T.
         zero_terminal_snr : make the last step pure noise.
         log_snr_shift : added to the log-SNR of every step, before `zero_terminal_snr`.
@@ -227,6 +249,16 @@ class VPSchedule:
         """
         return [self.level(i) for i in trailing_indices(len(self), num_steps)] + [CLEAN]
 
+    def leading(self, num_steps: int) -> list[Level]:
+        """`num_steps` levels a constant number of indices apart that end at index 0, then `CLEAN`.
+
+        As published with many latent diffusions. It starts below the last index, at a level that
+        is not quite noise; `trailing` and `karras` do not.
+        """
+        _refuse_more_steps(len(self), num_steps)
+        stride = len(self) // num_steps
+        return [self.level(i * stride) for i in reversed(range(num_steps))] + [CLEAN]
+
     def karras(
         self, num_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
     ) -> list[Level]:
@@ -247,13 +279,17 @@ class VPSchedule:
 
 def trailing_indices(num_train_steps: int, num_steps: int) -> list[int]:
     """Return `num_steps` indices, falling evenly from ``num_train_steps - 1``."""
+    _refuse_more_steps(num_train_steps, num_steps)
+    stride = num_train_steps / num_steps
+    return [round(num_train_steps - i * stride) - 1 for i in range(num_steps)]
+
+
+def _refuse_more_steps(num_train_steps: int, num_steps: int) -> None:
     if not 1 <= num_steps <= num_train_steps:
         raise UsageError(
             f"sampling.num_steps is {num_steps}; it must lie between 1 and the "
             f"{num_train_steps} steps of the schedule."
         )
-    stride = num_train_steps / num_steps
-    return [round(num_train_steps - i * stride) - 1 for i in range(num_steps)]
 
 
 def karras_levels(
