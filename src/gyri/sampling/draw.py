@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gyri.errors import UsageError
 from gyri.sampling.guidance import classifier_free, classifier_guided
-from gyri.sampling.lifted import ItemDenoiser, Space, lifted, space_of
+from gyri.sampling.lifted import Bounding, ItemDenoiser, Space, lifted, space_of
 from gyri.sampling.samplers import Churn, Denoiser, Sampler, SamplerName, clipped, make_sampler
 from gyri.sampling.schedules import Level
 from gyri.types import ConditionLayout, Lift, SampleRng
@@ -28,8 +28,8 @@ class DrawingConfig:
     num_steps : calls of the denoiser, without Heun's second ones.
     guidance_scale : classifier-free guidance; 1 is the plain conditional model, 0 unconditional.
     classifier_scale : classifier guidance; needs ``classifier`` in the recipe.
-    clip : bound of the predicted volume, 0 for none. Not used by views that do not lift: their
-        items are no intensities.
+    clip : bound of the predicted volume, 0 for none. Of views that do not lift, those whose items
+        are no intensities (fields) do not use it.
     shared_noise : share of the first noise's variance, in [0, 1), that all slices of a volume have
         in common; each slice's noise is as white as before. For the slice view and a sampler that
         adds no noise.
@@ -83,7 +83,8 @@ class SamplingConfig(DrawingConfig):
     eta : randomness of ``ddim``.
     churn, churn_min, churn_max, churn_noise : see `gyri.sampling.samplers.Churn`.
     spacing : ``karras`` spends steps on fine detail too; ``trailing`` takes evenly spaced steps of
-        the training schedule, as published with it. EDM has no schedule and knows ``karras`` alone.
+        the training schedule from its last on, ``leading`` such that end at its first, as published
+        with many latent diffusions. EDM has no schedule and knows ``karras`` alone.
     sigma_min, sigma_max, rho : ends and curvature of ``karras``, in units of the intensities. Large
         smooth volumes can be made out at more noise than pictures: raise `sigma_max`.
     """
@@ -94,7 +95,7 @@ class SamplingConfig(DrawingConfig):
     churn_min: float = 0.0
     churn_max: float = float("inf")
     churn_noise: float = 1.0
-    spacing: Literal["karras", "trailing"] = "karras"
+    spacing: Literal["karras", "trailing", "leading"] = "karras"
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
@@ -252,7 +253,7 @@ def draw_volumes(
     space = space_of(lift)
     x_noised = levels[0].sigma * first_noise(space, config.shared_noise, rng)
     denoiser = lifted(item_denoiser, space, condition, config.items_per_call, given.images)
-    bounded = _bounded(denoiser, config.clip if lift.lifts else 0.0, given.base)
+    bounded = _bounded(denoiser, lift, config.clip, given.base)
     x = config.solver()(bounded, x_noised, levels, rng)
     if given.base is not None:
         x = x + given.base
@@ -286,16 +287,26 @@ def edit_volumes(
     noise = first_noise(space, config.shared_noise, rng)
     x_noised = levels[0].alpha * clean + levels[0].sigma * noise
     denoiser = lifted(item_denoiser, space, condition, config.items_per_call)
-    bounded = _bounded(denoiser, config.clip if lift.lifts else 0.0)
+    bounded = _bounded(denoiser, lift, config.clip)
     x = config.solver()(bounded, x_noised, levels, rng)
     return x if lift.lifts else lift.decode(x)
 
 
-def _bounded(denoiser: Denoiser, bound: float, base: Tensor | None = None) -> Denoiser:
+def _bounded(denoiser: Denoiser, lift: Lift, bound: float, base: Tensor | None = None) -> Denoiser:
     """Keep what is predicted, together with its `base`, inside ``[-bound, bound]``; 0 for none."""
+    if not lift.lifts:
+        return _bounded_items(denoiser, lift, bound, base)
     if base is None or bound == 0:
         return clipped(denoiser, bound)
     return lambda x_noised, level: (denoiser(x_noised, level) + base).clamp(-bound, bound) - base
+
+
+def _bounded_items(denoiser: Denoiser, lift: Lift, bound: float, base: Tensor | None) -> Denoiser:
+    """Do the same where items are sampled, as far as the view knows bounds of them."""
+    if bound == 0 or not isinstance(lift, Bounding):
+        return denoiser
+    own = 0.0 if base is None else base
+    return lambda x_noised, level: lift.bounded(denoiser(x_noised, level) + own, bound) - own
 
 
 def last_levels(levels: Sequence[Level], strength: float) -> Sequence[Level]:

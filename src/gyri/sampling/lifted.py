@@ -12,7 +12,7 @@ on the items, as `ItemSpace` says, and what was drawn is decoded once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +67,15 @@ class ItemSpace:
     def decode(self, items: Tensor) -> Tensor:
         """Return the items unchanged."""
         return items
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """A view that does not lift and whose items stand for intensities, which have bounds."""
+
+    def bounded(self, items: Tensor, bound: float) -> Tensor:
+        """Return clean items whose volumes lie inside ``[-bound, bound]``."""
+        ...
 
 
 def space_of(lift: Lift) -> Space:
