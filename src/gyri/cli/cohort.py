@@ -18,6 +18,7 @@ from gyri.errors import UsageError, nearest
 USAGE = """usage: gyri cohort import SOURCE SRC OUT [options]
        gyri cohort import SOURCE --help      layout, access, licence and options of a source
        gyri cohort merge A B ... --out OUT   one cohort with a source column
+       gyri cohort follow-up PREPARED --out OUT   every later scan beside a person's first
        gyri cohort info COHORT               counts, ages, sexes, scanners, grids, missing values
        gyri cohort info COHORT --out PAGE.html   the same as a page, with pictures
 
@@ -105,6 +106,27 @@ class Merge:
         print(f"{cohort.root}: {len(cohort.subjects)} subjects, {len(cohort.scans)} scans")
 
 
+@dataclass(frozen=True)
+class FollowUp:
+    """Pair every later scan of a person with the first, for models of what comes next."""
+
+    prepared: tyro.conf.Positional[Path]
+    """Prepared cohort with several sessions of some people."""
+    out: Path
+    """New folder."""
+    time: str = "age"
+    """Numeric column that says when a scan was made."""
+
+    def run(self) -> None:
+        """Pair."""
+        from gyri.cohort.follow_up import pair_visits
+
+        pairs = pair_visits(self.prepared, self.out, self.time)
+        people = pairs.table.index.nunique()
+        print(f"{pairs.root}: {len(pairs.table)} later scans of {people} people")
+        print(f"Next: gyri train recipes/gyri/follow-up-4mm.yaml --data {self.out} --out run")
+
+
 def import_cohort(arguments: list[str]) -> None:
     """Run ``gyri cohort import``; a source's options are the arguments of its function."""
     from gyri.cohort.archive import opened
@@ -159,9 +181,14 @@ def merge(arguments: list[str]) -> None:
     tyro.cli(Merge, prog="gyri cohort merge", args=arguments).run()
 
 
+def follow_up(arguments: list[str]) -> None:
+    """Run ``gyri cohort follow-up``."""
+    tyro.cli(FollowUp, prog="gyri cohort follow-up", args=arguments).run()
+
+
 def main(arguments: list[str]) -> None:
-    """Dispatch to import, merge and info."""
-    verbs = {"import": import_cohort, "merge": merge, "info": info}
+    """Dispatch to import, merge, follow-up and info."""
+    verbs = {"import": import_cohort, "merge": merge, "follow-up": follow_up, "info": info}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
     elif arguments[0] in verbs:

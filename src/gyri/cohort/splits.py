@@ -11,12 +11,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gyri.cohort.table import is_missing, listed
+from gyri.cohort.table import ColumnType, is_missing, listed
 from gyri.errors import UsageError, nearest
 from gyri.runtime.seeding import numpy_rng
 
 SPLITS = ("TRAIN", "VAL", "HOLD", "TEST")
 """TRAIN teaches, VAL chooses, HOLD is the metrics' reference, TEST is for downstream tasks."""
+
+SPLIT_COLUMN = ColumnType(
+    kind="categorical",
+    description="Part of the cohort",
+    levels={
+        "TRAIN": "teaches the model",
+        "VAL": "chooses settings and checkpoints",
+        "HOLD": "reference of the metrics",
+        "TEST": "downstream tasks and readers",
+    },
+)
 
 DEFAULT_SIZES: Mapping[str, float] = {
     "TRAIN": 150 / 302,

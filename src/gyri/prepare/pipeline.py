@@ -15,8 +15,8 @@ from gyri.cohort.bids import write_derivative_description, write_readme, write_t
 from gyri.cohort.files import read_json
 from gyri.cohort.laterality import mirror_warnings
 from gyri.cohort.prepared import IGNORED, STATE_FOLDER, PreparedCohort, write_manifest
-from gyri.cohort.splits import DEFAULT_SIZES, split_subjects, split_totals
-from gyri.cohort.table import Cohort, ColumnType, listed
+from gyri.cohort.splits import DEFAULT_SIZES, SPLIT_COLUMN, split_subjects, split_totals
+from gyri.cohort.table import Cohort, listed
 from gyri.cohort.twins import twins
 from gyri.errors import DataError
 from gyri.prepare.claim import claimed
@@ -29,17 +29,6 @@ from gyri.types import Grid
 
 STRATIFY = ("age", "sex", "cdr", "group", "site", "scanner")
 """Columns that the split follows where a cohort has them and the caller names none."""
-
-SPLIT_COLUMN = ColumnType(
-    kind="categorical",
-    description="Part of the cohort",
-    levels={
-        "TRAIN": "teaches the model",
-        "VAL": "chooses settings and checkpoints",
-        "HOLD": "reference of the metrics",
-        "TEST": "downstream tasks and readers",
-    },
-)
 
 _log = logging.getLogger(__name__)
 
