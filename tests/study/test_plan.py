@@ -29,6 +29,14 @@ DDPM = {
     "conditions": ["age", "sex"],
     "training": {"steps": 5, "batch_size": 4},
 }
+COARSE = {**DDPM, "name": "coarse", "view": {"name": "low_rank", "components": 2}} | {
+    "method": {"name": "ddpm", "prediction": "edm", "sampling": {"num_steps": 2, "clip": 0}},
+    "networks": {"denoiser": {"name": "dense_denoiser", "width": 8}},
+}
+DETAIL = {**DDPM, "name": "detail", "view": {"name": "detail", "slab": {"neighbours": 1}}} | {
+    "needs": {"coarse": "coarse.yaml"},
+    "method": {"name": "flow", "residual": "coarse", "sampling": {"sampler": "euler"}},
+}
 STUDY = {
     "name": "tiny",
     "protocol": {"steps": 2, "num": 8, "network_calls": 2, "judge": {"bootstrap": 20}},
@@ -37,7 +45,7 @@ STUDY = {
 
 
 def write(folder, **changes):
-    for recipe in (PCA, DDPM):
+    for recipe in (PCA, DDPM, COARSE, DETAIL):
         path = folder / f"{recipe['name']}.yaml"
         if not path.exists():
             path.write_text(yaml.safe_dump(recipe))
@@ -72,6 +80,36 @@ def test_a_budget_given_by_hand_scales_rows_with_their_own(tmp_path):
     scaled = load_study(path, budget_s=10)
     assert scaled.recipes["ddpm"].training.budget_s == 10
     assert scaled.recipes["own"].training.budget_s == 20
+
+
+def detail(**needs):
+    return [{"name": "detail", "recipe": "detail.yaml", "needs": needs, "steps": 10}]
+
+
+def test_what_a_row_needs_may_share_its_budget(tmp_path, tiny_cohort):
+    path = write(tmp_path, rows=detail(coarse=0.3), protocol=protocol(network_calls=13))
+    study = load_study(path)
+    assert study.recipes["detail"].training.steps == 7
+    assert study.needed["detail"]["coarse"].training.steps == 3
+    (trial,) = trials(study, study.rows, PreparedCohort.read(tiny_cohort))
+    assert trial.needed["coarse"].seed == trial.seed
+    other = load_study(
+        write(tmp_path, rows=detail(coarse=0.4), protocol=protocol(network_calls=13))
+    )
+    (another,) = trials(other, other.rows, PreparedCohort.read(tiny_cohort))
+    assert trial.keys["train"] != another.keys["train"]
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        ({"coarse": 1.2}, "less than 1 together"),
+        ({"teacher": 0.2}, "needs coarse, and no 'teacher'"),
+    ],
+)
+def test_wrong_shares_are_refused(tmp_path, needs, message):
+    with pytest.raises(UsageError, match=message):
+        load_study(write(tmp_path, rows=detail(**needs), protocol=protocol(network_calls=13)))
 
 
 @pytest.mark.parametrize(
@@ -210,5 +248,6 @@ def test_every_shipped_study_and_its_recipes_parse(path):
     study = load_study(path)
     assert all(study.recipes[row.name].method.name in METHODS for row in study.rows)
     assert all(row.family and row.label for row in study.rows)
-    calls = {study.calls[r.name] for r in study.rows if not r.faithful and study.calls[r.name] > 1}
-    assert len(calls) <= 1
+    shared = [r.name for r in study.rows if not (r.faithful or r.network_calls)]
+    assert len({study.calls[name] for name in shared if study.calls[name] > 1}) <= 1
+    assert all(study.calls[r.name] == r.network_calls for r in study.rows if r.network_calls)

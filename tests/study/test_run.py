@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.study.sheets import sheet
-from tests.study.test_plan import DDPM, STUDY, protocol, write
+from tests.study.test_plan import DDPM, STUDY, detail, protocol, write
 
 from gyri.errors import GyriError, ResumableStop, UsageError
 from gyri.study import run as running
@@ -75,6 +75,19 @@ def test_a_study_runs_its_rows_and_repeats_none_that_is_done(tmp_path, tiny_coho
     ]
     run_study(load_study(path), tiny_cohort, out)
     assert len(here) == 2
+
+
+def test_what_a_row_needs_is_trained_with_its_share(tmp_path, tiny_cohort, here):
+    rows, own = detail(coarse=0.5), protocol(network_calls=13)
+    study = load_study(write(tmp_path, rows=rows, protocol=own))
+    results = run_study(study, tiny_cohort, tmp_path / "out")
+    assert states(results) == {"detail": ["done"]}
+    folder = tmp_path / "out" / "rows" / "detail" / "seed-0"
+    (coarse,), (run,) = folder.glob("coarse-*/"), folder.glob("run-*/")
+    assert training.Run.read(coarse).info["cost"]["steps"] == 5
+    assert training.Run.read(run).info["cost"]["steps"] == 5
+    assert training.Run.read(run).recipe.needs == {"coarse": str(coarse)}
+    assert results["rows"][0]["trials"][0]["cost"]["needs_s"] > 0
 
 
 def test_a_changed_recipe_repeats_its_row_and_a_changed_judge_only_judges(

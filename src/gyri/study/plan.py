@@ -60,7 +60,7 @@ class Protocol:
     Parameters
     ----------
     budget_s, steps : training of every row that is trained by gradients; one of the two. What a
-        recipe `needs` is trained besides; its cost is counted.
+        recipe `needs` is trained besides, but for `Row.needs`; its cost is counted.
     budget_clock : what `budget_s` counts; see `gyri.recipe.TrainingConfig`.
     num : samples a row.
     mix : split whose mix of conditions the samples are made for.
@@ -103,6 +103,9 @@ class Row:
     recipe : YAML file, relative to the study's; `overrides` change it, as ``--override`` does.
     sampling : settings of the method's sampler instead of the recipe's.
     budget_s, steps, seeds : instead of the protocol's; the table says so.
+    network_calls : instead of the protocol's.
+    needs : shares of the budget that go to the recipes that the row's own needs, by name; it is
+        trained with the rest.
     processes : of training, through ``torchrun``.
     label, family : what a reader sees.
     faithful : keeps the choices of a publication, the number of network calls among them.
@@ -118,6 +121,8 @@ class Row:
     budget_s: float | None = None
     steps: int | None = None
     seeds: tuple[int, ...] = ()
+    network_calls: int | None = None
+    needs: dict[str, float] = field(default_factory=dict)
     processes: int = 1
     label: str = ""
     family: str = ""
@@ -132,6 +137,10 @@ class Row:
             )
         if self.budget_s is not None and self.steps is not None:
             raise ValueError("give at most one of budget_s and steps")
+        if any(share <= 0 for share in self.needs.values()) or sum(self.needs.values()) >= 1:
+            raise ValueError(
+                f"needs is {self.needs}; shares of the budget are above 0, and less than 1 together"
+            )
         if self.processes < 1:
             raise ValueError(f"processes is {self.processes}; it is at least 1")
 
@@ -143,6 +152,7 @@ class Study:
     Parameters
     ----------
     recipes : by row, with overrides and the row's budget; the training seed is set by `Trial`.
+    needed : by row, the recipes that share its budget, by name.
     calls : by row, calls of the network a sample; see `network_calls`.
     """
 
@@ -151,6 +161,7 @@ class Study:
     protocol: Protocol
     rows: tuple[Row, ...]
     recipes: Mapping[str, Recipe]
+    needed: Mapping[str, Mapping[str, Recipe]]
     calls: Mapping[str, int]
 
     def select(self, names: Sequence[str]) -> tuple[Row, ...]:
@@ -178,6 +189,7 @@ class Trial:
     row: Row
     seed: int
     recipe: Recipe
+    needed: Mapping[str, Recipe]
     keys: Mapping[str, str]
 
     @property
@@ -224,15 +236,17 @@ def load_study(path: Path | str, budget_s: float | None = None) -> Study:
             protocol, rows = _scaled(protocol, rows, budget_s)
         read = {row.name: _read_recipe(row, path.parent) for row in rows}
         calls = {row.name: _calls(row, read[row.name][1], protocol) for row in rows}
+        recipes = {row.name: _budgeted(read[row.name][0], row, protocol) for row in rows}
+        needed = {row.name: _needed(read[row.name][0], row, protocol) for row in rows}
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    recipes = {row.name: _budgeted(read[row.name][0], row, protocol) for row in rows}
     return Study(
         name=str(mapping["name"]),
         about=str(mapping.get("about") or "").strip(),
         protocol=protocol,
         rows=rows,
         recipes=recipes,
+        needed=needed,
         calls=calls,
     )
 
@@ -270,17 +284,47 @@ def _read_recipe(row: Row, folder: Path) -> tuple[Recipe, Recipe]:
         raise UsageError(f"rows.{row.name}: {error}") from None
 
 
-def _budgeted(recipe: Recipe, row: Row, protocol: Protocol) -> Recipe:
-    """Give a recipe that is trained by gradients the row's budget, or the protocol's."""
+def _budgeted(recipe: Recipe, row: Row, protocol: Protocol, share: float | None = None) -> Recipe:
+    """Give a recipe that is trained by gradients its share of the row's budget.
+
+    None is what `Row.needs` leaves.
+    """
     if is_fitted(recipe):
         return recipe
+    share = 1 - sum(row.needs.values()) if share is None else share
     budget_s, steps = row.budget_s, row.steps
     if budget_s is None and steps is None:
         budget_s, steps = protocol.budget_s, protocol.steps
     training = replace(
-        recipe.training, budget_s=budget_s, budget_clock=protocol.budget_clock, steps=steps
+        recipe.training,
+        budget_s=None if budget_s is None else share * budget_s,
+        budget_clock=protocol.budget_clock,
+        steps=None if steps is None else max(round(share * steps), 1),
     )
     return replace(recipe, training=training)
+
+
+def _needed(recipe: Recipe, row: Row, protocol: Protocol) -> dict[str, Recipe]:
+    """Read the recipes that share the row's budget."""
+    found = {}
+    for name, share in row.needs.items():
+        where = f"rows.{row.name}.needs"
+        if name not in recipe.needs:
+            known = ", ".join(recipe.needs) or "nothing"
+            raise UsageError(f"{where}: the recipe needs {known}, and no {name!r}.")
+        if (Path(recipe.needs[name]) / "run.json").is_file():
+            raise UsageError(
+                f"{where}: {name} is a run that is trained already ({recipe.needs[name]}). Leave "
+                "its share out."
+            )
+        read = load_recipe(recipe.needs[name])
+        if is_fitted(read):
+            raise UsageError(
+                f"{where}: {name} ({read.method.name}) is fitted once and takes no share of the "
+                "budget. Leave it out."
+            )
+        found[name] = _budgeted(read, row, protocol, share)
+    return found
 
 
 def is_fitted(recipe: Recipe) -> bool:
@@ -307,7 +351,7 @@ def network_calls(recipe: Recipe) -> int:
 
 def _calls(row: Row, recipe: Recipe, protocol: Protocol) -> int:
     """Count a row's calls; refuse an iterative sampler that takes others than the protocol's."""
-    config, limit = _sampling(recipe), protocol.network_calls
+    config, limit = _sampling(recipe), row.network_calls or protocol.network_calls
     calls = network_calls(recipe)
     if config is None or row.faithful:
         return calls
@@ -319,8 +363,8 @@ def _calls(row: Row, recipe: Recipe, protocol: Protocol) -> int:
         raise UsageError(
             f"rows.{row.name}: {config.sampler} with num_steps {config.num_steps} and "
             f"guidance_scale {config.guidance_scale:g} calls the network {calls} times a sample; "
-            f"the protocol gives every row network_calls {limit}. Write `sampling: "
-            f"{{num_steps: {right}}}`, or mark the row `faithful: true`."
+            f"network_calls {limit} are given. Write `sampling: {{num_steps: {right}}}`, mark the "
+            "row `faithful: true`, or give it network_calls of its own."
         )
     return calls
 
@@ -345,13 +389,18 @@ def trials(study: Study, rows: Sequence[Row], cohort: PreparedCohort) -> list[Tr
     for row in rows:
         for order, seed in enumerate(row.seeds or study.protocol.seeds):
             recipe = replace(study.recipes[row.name], seed=seed)
-            keys = _keys(row, recipe, study.protocol, data)
-            found.append((order, Trial(row, seed, recipe, keys)))
+            needed = {n: replace(r, seed=seed) for n, r in study.needed[row.name].items()}
+            keys = _keys(row, recipe, needed, study.protocol, data)
+            found.append((order, Trial(row, seed, recipe, needed, keys)))
     return [trial for _, trial in sorted(found, key=lambda pair: pair[0])]
 
 
-def _keys(row: Row, recipe: Recipe, protocol: Protocol, data: str) -> dict[str, str]:
+def _keys(
+    row: Row, recipe: Recipe, needed: Mapping[str, Recipe], protocol: Protocol, data: str
+) -> dict[str, str]:
     train = {"recipe": _recipe_digest(recipe), "data": data, "processes": row.processes}
+    if needed:
+        train["needed"] = {name: _recipe_digest(own) for name, own in needed.items()}
     choose = {"before": _digest(train), "sampling": row.sampling, **asdict(protocol.choose)}
     sample = {
         "before": _digest(choose),

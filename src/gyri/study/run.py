@@ -263,12 +263,17 @@ class Works:
 
     def _job(self, trial: Trial, folder: Path, place: Place) -> Job:
         protocol = self.study.protocol
-        recipe = folder / f"recipe-{trial.keys['train'][:8]}.yaml"
+        key = trial.keys["train"][:8]
+        recipe = folder / f"recipe-{key}.yaml"
         recipe.write_text(trial.recipe.to_yaml(), encoding="utf-8")
+        needed = {name: folder / f"{name}-{key}.yaml" for name in trial.needed}
+        for name, path in needed.items():
+            path.write_text(trial.needed[name].to_yaml(), encoding="utf-8")
         sampling = trial.row.sampling.items()
         return Job(
             folder=str(folder.resolve()),
             recipe=str(recipe.resolve()),
+            needed={name: str(path.resolve()) for name, path in needed.items()},
             data=str(self.cohort.root.resolve()),
             cache=str((self.out / FEATURES).resolve()),
             keys=dict(trial.keys),

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -49,6 +49,7 @@ class Job:
     ----------
     folder : of the trial; ``run`` and ``samples`` are folders inside, named after their keys.
     recipe : YAML file of the resolved recipe.
+    needed : YAML files of what it needs and what shares its budget, by name.
     data : prepared cohort.
     cache : folder of features that all trials share.
     keys : see `gyri.study.plan.Trial`.
@@ -69,6 +70,7 @@ class Job:
     sampling_seed: int
     choose: dict[str, Any] = field(default_factory=lambda: asdict(Choose()))
     judge: dict[str, Any] = field(default_factory=lambda: asdict(JudgeSettings()))
+    needed: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     alone: bool = True
 
@@ -152,10 +154,15 @@ def _together(before: dict[str, Any], cost: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(job: Job) -> dict[str, Any]:
+    overrides = []
+    for name, recipe in job.needed.items():
+        needed = job.run.with_name(f"{name}-{job.keys['train'][:8]}")
+        api.train(recipe, job.data, needed)
+        overrides.append(f"needs.{name}={needed}")
     if job.processes == 1:
-        run = api.train(job.recipe, job.data, job.run)
+        run = api.train(job.recipe, job.data, job.run, overrides=tuple(overrides))
     else:
-        run = _train_by_torchrun(job)
+        run = _train_by_torchrun(job, overrides)
     cost = run.info["cost"]
     parameters = cost.get("parameters", {})
     return {
@@ -168,9 +175,11 @@ def _train(job: Job) -> dict[str, Any]:
     }
 
 
-def _train_by_torchrun(job: Job) -> Run:
+def _train_by_torchrun(job: Job, overrides: Sequence[str]) -> Run:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     train = ["-m", "gyri", "train", job.recipe, "--data", job.data, "--out", str(job.run)]
+    if overrides:
+        train += ["--override", *overrides]
     done = subprocess.run([sys.executable, *torchrun, str(job.processes), *train])
     run = Run.read(job.run) if (job.run / "run.json").is_file() else None
     if done.returncode != 0 or run is None or "cost" not in run.info:
