@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gyri.bundle import import_bundle
 from gyri.capabilities import Sampler
 from gyri.cohort.archive import opened
 from gyri.cohort.brats_layout import write_brats
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cohort_page",
     "evaluate",
+    "import_bundle",
     "import_cohort",
     "prepare",
     "quality_page",
@@ -133,10 +135,14 @@ def train(
     out: Path | str,
     *,
     overrides: tuple[str, ...] = (),
+    begin_from: Path | str | None = None,
     device: str = "auto",
 ) -> Run:
     """Train a recipe; see `gyri.training.run.train`. Previews are drawn into ``out/previews``."""
-    return runs.train(recipe, data, out, overrides=overrides, device=device, preview=_preview)
+    return runs.train(
+        recipe, data, out, overrides=overrides, begin_from=begin_from, device=device,
+        preview=_preview,
+    )  # fmt: skip
 
 
 def _preview(model: Model, path: Path) -> None:

@@ -222,6 +222,9 @@ class TrainingConfig:
         weights goes into the log; 0 for never. See `gyri.training.validation`.
     snapshots : numbered checkpoints kept, evenly spaced over the run, the last at its end.
     save_every_s : seconds between checkpoints that are only there for resuming.
+    shard : spread weights, averages and optimiser over the processes of ``torchrun`` instead of
+        keeping a copy on each; for networks that a device cannot hold. Without previews and
+        validation, which one process makes alone.
     private : bound what the weights say of any one subject; `batch_size` is then the expected
         number of subjects an update.
     """
@@ -238,6 +241,7 @@ class TrainingConfig:
     validate_every: int = 0
     snapshots: int = 4
     save_every_s: float = 120.0
+    shard: bool = False
     private: PrivateConfig | None = None
 
     def __post_init__(self) -> None:
@@ -250,6 +254,11 @@ class TrainingConfig:
             raise ValueError(
                 f"training.validate_every is {self.validate_every}; give a number of steps, or 0 "
                 "for no validation"
+            )
+        if self.shard and (self.preview_every or self.validate_every or self.private):
+            raise ValueError(
+                "training.shard leaves no process with whole networks: set preview_every and "
+                "validate_every to 0, and leave training.private out"
             )
         if self.private is not None and (self.steps is None or self.micro_batch):
             raise ValueError(

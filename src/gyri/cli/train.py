@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -26,6 +27,8 @@ class Command:
     """Run folder; by default runs/RECIPE."""
     override: tuple[str, ...] = ()
     """Changes of the recipe, such as training.budget_s=600 method.prediction=v."""
+    begin_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Run whose weights training begins with; it must not have seen a subject held out here."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -34,7 +37,10 @@ class Command:
         from gyri import api
 
         out = self.out or Path("runs") / self.recipe.stem
-        run = api.train(self.recipe, self.data, out, overrides=self.override, device=self.device)
+        run = api.train(
+            self.recipe, self.data, out, overrides=self.override, begin_from=self.begin_from,
+            device=self.device,
+        )  # fmt: skip
         cost = run.info["cost"]
         print(
             f"{run.root}: {cost['steps']} steps, {cost['images_seen']} items seen in "

@@ -39,10 +39,16 @@ def barrier() -> None:
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Replace each gradient by its mean over processes, in one message."""
+    """Replace each gradient by its mean over processes, in one message.
+
+    Gradients of spread parameters are means already.
+    """
     if world_size() == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    found = [p.grad for p in parameters if p.grad is not None]
+    gradients = [grad for grad in found if not hasattr(grad, "full_tensor")]
+    if not gradients:
+        return
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
     flat /= world_size()

@@ -21,7 +21,7 @@ from gyri.runtime.streams import SampleRng, derive_seeds
 from gyri.training.augment import Augmentation
 from gyri.training.labels import to_inside, width
 from gyri.types import Batch, Channel, Items
-from gyri.views.base import View
+from gyri.views.base import Changed, View
 
 
 class ResidentVolumes:
@@ -163,7 +163,7 @@ class Feed:
         if self.augment is None:
             return self.view.training_items(self.volumes, rows, view_rng)
         seeds = derive_seeds(positions, self.seed, "augment")
-        changed = self.augment(self.volumes[rows], seeds)
+        changed = Changed(self.augment(self.volumes[rows], seeds), rows)
         return self.view.training_items(changed, torch.arange(len(rows)).to(self.device), view_rng)
 
     def everything(self) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from gyri.training import checkpoint
 from gyri.training.data import Feed
 from gyri.training.ema import Ema, averaged
 from gyri.training.log import JsonLog
+from gyri.training.shard import shard, spread_like, whole
 from gyri.types import Method, OptimiserConfig, Phase, Progress
 
 WARMUP_STEPS = 20
@@ -91,14 +92,17 @@ class Trainer:
         self.validate = validate
         self.clock = Clock(horizon=config.steps or 0)
         self.ema = Ema(method)
-        self.optimisers = {
-            name: _build_optimiser(method, name, settings)
-            for name, settings in method.optimisers.items()
-        }
+        self.optimisers = self._build_optimisers()
         self.per_rank = self._share_of_batch()
         if config.compile:
             for network in method.networks.values():
                 network.compile()
+
+    def _build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            name: _build_optimiser(self.method, name, settings)
+            for name, settings in self.method.optimisers.items()
+        }
 
     def _share_of_batch(self) -> int:
         """Items a process, checked: whole groups must fit micro-batches and processes."""
@@ -130,8 +134,13 @@ class Trainer:
         GyriError
             When a loss or gradient is not finite; nothing is updated, the last checkpoint stands.
         """
-        if not self._restore():
+        saved = self._restore()
+        if saved is None:
             self._calibrate()
+        self._shard()
+        if saved is not None:
+            for name, optimiser in self.optimisers.items():
+                _load_optimiser(optimiser, saved[f"optimiser-{name}"])
         started, before = time.monotonic(), self.clock.elapsed_s
         cpu_started, cpu_before = time.process_time(), self.clock.cpu_s
         last_saved = started
@@ -167,6 +176,16 @@ class Trainer:
 
     def _calibrate(self) -> None:
         self.method.calibrate(*self.feed.calibration_items())
+        # A method may begin with other weights than it was built with.
+        self.ema = Ema(self.method)
+
+    def _shard(self) -> None:
+        """Spread networks, averages and optimisers over the processes, if that is asked for."""
+        if not self.config.shard or distributed.world_size() == 1:
+            return
+        networks = [*self.method.networks.values(), *self.ema.networks.values()]
+        shard(networks, self.feed.device)
+        self.optimisers = self._build_optimisers()
 
     def _step(self) -> dict[str, float]:
         """Run every phase that is due, then the moving averages; return the logs."""
@@ -194,6 +213,7 @@ class Trainer:
         sums, statistics = self._gradients(phase, parameters, progress)
         settings = self.method.optimisers[phase.optimiser]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        (norm,) = whole({"norm": norm}).values()
         self._refuse_non_finite(phase, sums, norm)
         # Gradients within the limit are left alone: scaling them by 1 is a pass over all of them.
         if settings.clip_norm and norm > settings.clip_norm:
@@ -288,6 +308,8 @@ class Trainer:
 
     def _preview_due(self) -> bool:
         every = self.config.preview_every
+        if self.config.shard:
+            return False
         return self._at_end() or bool(every and self.clock.step % every == 0)
 
     def _snapshot_steps(self) -> set[int]:
@@ -303,26 +325,29 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of everything that training needs to go on."""
+        files: dict[str, dict[str, Tensor]] = {
+            "state": self.method.state,
+            "view": self.feed.view.state,
+        }
+        for name, network in self.method.networks.items():
+            files[f"network-{name}"] = whole(network.state_dict())
+        for name, network in self.ema.networks.items():
+            files[f"average-{name}"] = whole(network.state_dict())
+        for name, optimiser in self.optimisers.items():
+            files[f"optimiser-{name}"] = whole(_optimiser_tensors(optimiser))
         if distributed.rank() == 0:
-            files: dict[str, dict[str, Tensor]] = {
-                "state": self.method.state,
-                "view": self.feed.view.state,
-            }
-            for name, network in self.method.networks.items():
-                files[f"network-{name}"] = network.state_dict()
-            for name, network in self.ema.networks.items():
-                files[f"average-{name}"] = network.state_dict()
-            for name, optimiser in self.optimisers.items():
-                files[f"optimiser-{name}"] = _optimiser_tensors(optimiser)
             checkpoint.save(self.checkpoints, self.clock.step, files, asdict(self.clock))
             checkpoint.keep_only(self.checkpoints, self._snapshot_steps())
         distributed.barrier()
 
-    def _restore(self) -> bool:
-        """Load the newest whole checkpoint; False when there is none."""
+    def _restore(self) -> dict[str, dict[str, Tensor]] | None:
+        """Load the newest whole checkpoint and return its files; None when there is none.
+
+        What the optimisers hold is put into them later, when they are the ones that will step.
+        """
         folder = checkpoint.latest(self.checkpoints)
         if folder is None:
-            return False
+            return None
         files, clock = checkpoint.load(folder)
         self.clock = Clock(**clock)
         load_weights(self.method, files, folder, average=False)
@@ -330,12 +355,10 @@ class Trainer:
             load_strictly(network, files[f"average-{name}"], f"{folder}: average-{name}")
         self.feed.view.state = files["view"]
         self.feed.view.to(self.feed.device)
-        for name, optimiser in self.optimisers.items():
-            _load_optimiser(optimiser, files[f"optimiser-{name}"])
         if distributed.rank() == 0:
             self.log.cut_back(self.clock.step)
         distributed.barrier()
-        return True
+        return files
 
 
 def load_weights(
@@ -352,14 +375,21 @@ def load_weights(
     DataError
         If a tensor is missing, is one too many or has another shape; names it.
     """
-    for name, network in method.networks.items():
-        averaged_name = f"average-{name}"
-        key = averaged_name if average and averaged_name in files else f"network-{name}"
-        load_strictly(network, files.get(key, {}), f"{folder}: {key}")
+    load_networks(method, files, folder, average)
     device = next((p.device for n in method.networks.values() for p in n.parameters()), None)
     method.state = dict(files.get("state", {}))
     if device is not None:
         method.to(device)
+
+
+def load_networks(
+    method: Method, files: dict[str, dict[str, Tensor]], folder: Path, average: bool
+) -> None:
+    """Put a checkpoint's weights alone into `method`; see `load_weights`."""
+    for name, network in method.networks.items():
+        averaged_name = f"average-{name}"
+        key = averaged_name if average and averaged_name in files else f"network-{name}"
+        load_strictly(network, files.get(key, {}), f"{folder}: {key}")
 
 
 def load_strictly(network: torch.nn.Module, tensors: dict[str, Tensor], where: str) -> None:
@@ -407,9 +437,10 @@ def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = spread_like(tensor, parameters[int(index)])
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -41,6 +42,14 @@ from gyri.training.labels import width
 from gyri.training.log import JsonLog
 from gyri.training.loop import Clock, Trainer, load_weights
 from gyri.training.template import load_template
+from gyri.training.transfer import (
+    SEEN,
+    begin,
+    origin,
+    refuse_overlap,
+    seen_subjects,
+    taken_schema,
+)
 from gyri.types import Channel, Grid, ItemSpec, Method, Progress
 from gyri.views.base import View
 
@@ -172,6 +181,7 @@ def train(
     out: Path | str,
     *,
     overrides: tuple[str, ...] = (),
+    begin_from: Path | str | None = None,
     device: str = "auto",
     preview: Preview | None = None,
     quiet: bool = False,
@@ -184,12 +194,14 @@ def train(
     data : prepared cohort.
     out : run folder; the same command continues an interrupted run.
     overrides : ``"training.steps=100"``, applied to a recipe read from a file.
+    begin_from : run whose weights this one begins with; see `gyri.training.transfer`.
     preview : draws a picture of a few samples into the given file.
 
     Raises
     ------
     UsageError
-        If `out` holds a run of another recipe or other data, or is in use.
+        If `out` holds a run of another recipe, other data or another beginning, or is in use; if
+        `begin_from` has seen a subject that this cohort holds out.
     ResumableStop
         After SIGTERM, SIGINT or SIGUSR1, or when the disk is full.
     """
@@ -208,7 +220,9 @@ def train(
                 f"{out} is in use by another run. Wait for it, or train into another folder."
             ) from None
     try:
-        return _train(recipe, PreparedCohort.read(Path(data)), out, where, preview, quiet)
+        begun_from = None if begin_from is None else Run.read(begin_from)
+        cohort = PreparedCohort.read(Path(data))
+        return _train(recipe, cohort, out, where, preview, quiet, begun_from)
     finally:
         lock.release()
 
@@ -220,6 +234,7 @@ def _train(
     device: torch.device,
     preview: Preview | None,
     quiet: bool,
+    begun_from: Run | None = None,
 ) -> Run:
     if recipe.training.validate_every:
         from gyri.training.validation import refuse_without_subjects
@@ -227,14 +242,20 @@ def _train(
         refuse_without_subjects(recipe, cohort)
     train_rows = cohort.rows("TRAIN", recipe.data.sessions)
     kinds = {name: column.kind for name, column in cohort.columns.items()}
-    schema = ConditionSchema.fit(train_rows, recipe.conditions, kinds)
-    run = _start(recipe, cohort, schema, len(train_rows), out)
+    if begun_from is None:
+        schema = ConditionSchema.fit(train_rows, recipe.conditions, kinds)
+    else:
+        refuse_overlap(cohort, begun_from, recipe.training.private is not None)
+        schema = taken_schema(recipe, begun_from)
+    run = _start(recipe, cohort, schema, train_rows, out, begun_from)
     _train_needs(run, cohort, device, preview, quiet)
 
     volumes = load_split(cohort, "TRAIN", recipe.data, device)
     num = len(volumes.stored)
     view, method = _build(recipe, volumes.made, volumes.given, cohort.grid, schema, num)
     needs = _use_needs(method, view, out, recipe, device)
+    if begun_from is not None:
+        begin(method, begun_from)
     if isinstance(method, Registrar):
         name = recipe.data.template or NAMED_TEMPLATES[0]
         method.take_template(load_template(name, volumes, cohort.grid))
@@ -245,6 +266,7 @@ def _train(
         )
     if not checkpoint.numbered(out / "checkpoints") and recipe.training.private is None:
         view.fit(volumes)
+        run.info.update({"view": view.facts} if view.facts else {})
     view.to(device)
     method.to(device)
     condition = encode_conditions(cohort, schema, "TRAIN", recipe.data).to(device)
@@ -286,7 +308,12 @@ def _train(
 
 
 def _start(
-    recipe: Recipe, cohort: PreparedCohort, schema: ConditionSchema, num_train: int, out: Path
+    recipe: Recipe,
+    cohort: PreparedCohort,
+    schema: ConditionSchema,
+    train_rows: pd.DataFrame,
+    out: Path,
+    begun_from: Run | None,
 ) -> Run:
     """Write the run's recipe and facts, or check that they are the ones of the run in `out`."""
     channels = {channel.name: channel for channel in cohort.channels}
@@ -301,7 +328,9 @@ def _start(
         "context": [vars(channels[name]) for name in recipe.data.context if name in channels],
         "intensity_range": cohort.intensity_range,
         "skull_stripped": cohort.skull_stripped,
-        "num_train": num_train,
+        "num_train": len(train_rows),
+        SEEN: seen_subjects(train_rows, begun_from),
+        "begun_from": None if begun_from is None else origin(begun_from),
         "schema": schema.to_json(),
         "machine": machine(),
     }
@@ -320,6 +349,13 @@ def _start(
                     f"{out} was trained on other data ({key} {old.info[key][:12]}, now "
                     f"{str(info[key])[:12]}). Train into another folder."
                 )
+        theirs, ours = old.info.get("begun_from") or {}, run.info["begun_from"] or {}
+        if theirs.get("checkpoint_sha256") != ours.get("checkpoint_sha256"):
+            raise UsageError(
+                f"{out} holds a run that began from {theirs.get('run', 'no other')}, and this one "
+                f"is to begin from {ours.get('run', 'no other')} as it is now. Train into another "
+                "folder."
+            )
         run = old
     elif distributed.rank() == 0:
         (out / "recipe.yaml").write_text(recipe.to_yaml())
