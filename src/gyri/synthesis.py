@@ -76,6 +76,7 @@ def draw(
         return model.method.sample(model.view, condition, rng).float().cpu()
     assert isinstance(model.method, ContextSampler)
     images = {name: image.to(model.device) for name, image in context.items()}
+    images = model.view.given(images, rng)
     return model.method.sample_given(model.view, condition, images, rng).float().cpu()
 
 

@@ -123,22 +123,26 @@ def test_samples_follow_the_averaged_weights_of_the_checkpoint(name, tiny_cohort
         assert all(torch.equal(p, stored[key]) for key, p in network.state_dict().items())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
-def test_two_processes_give_what_one_gives(name, tiny_cohort, tmp_path, monkeypatch):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe(name, steps=2).to_yaml())
+def on_two_processes(path, cohort, out):
+    """Train a recipe by plain descent on two processes."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = ["-m", "tests.contracts.descend", path, tiny_cohort, tmp_path / "two"]
     done = subprocess.run(
-        [*torchrun, *map(str, script)],
+        [*torchrun, "-m", "tests.contracts.descend", str(path), str(cohort), str(out)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    two = Run.read(tmp_path / "two")
+    return Run.read(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_two_processes_give_what_one_gives(name, tiny_cohort, tmp_path, monkeypatch):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe(name, steps=2).to_yaml())
+    two = on_two_processes(path, tiny_cohort, tmp_path / "two")
     assert two.info["cost"]["processes"] == 2
     monkeypatch.setattr(loop, "_build_optimiser", plain_descent)
     one = train(path, tiny_cohort, tmp_path / "one", quiet=True)

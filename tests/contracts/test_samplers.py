@@ -28,13 +28,47 @@ STYLEGAN2 = {
     "generator": {"widths": [64, 32], "w_size": 32, "mapping_layers": 2, "mapping_lr": 1.0},
     "discriminator": {"widths": [64, 32]},
 }
+SLICE_SET = {
+    "widths": [24, 32],
+    "attention": [False, False],
+    "set_attention": [False, True],
+    "num_res_blocks": 1,
+    "channels_per_head": 16,
+}
 CRITIC = {**DCGAN, "generator": {"widths": [64, 32], "norm": "layer"}}
 UNREGULARISED = {
     "lr": 5e-4, "betas": [0.0, 0.9], "final_lr": 0.01, "ema_half_life_images": 8000,
 }  # fmt: skip
 """Two networks without a penalty circle around their equilibrium; the average lies inside."""
+CODED = {
+    "encoder": {"widths": [16, 32, 64]},
+    "generator": {"widths": [64, 32]},
+    "discriminator": {"widths": [64, 32]},
+}
+HA_GAN = {
+    "trunk": {"widths": [64]},
+    "low_head": {"widths": [16]},
+    "high_head": {"widths": []},
+    "slab_encoder": {"widths": []},
+    "slab_discriminator": {"widths": [32, 64], "features": 64},
+    "low_discriminator": {"widths": [32, 64], "features": 0},
+    "code_encoder": {"widths": [32]},
+}
+SLABS = {"name": "ha_gan", "latent_size": 16, "scale": 2, "feature_channels": 32, "slab": 10}
 
 OVERFIT = {
+    "cdpm": {
+        "method": {
+            "name": "cdpm",
+            "prediction": "edm",
+            "p_mean": -0.4,
+            "window": 12,
+            "optimiser": {"lr": 3e-3, "clip_norm": 1.0, "final_lr": 0.02},
+            "ema_half_life_images": 400,
+        },
+        "networks": {"denoiser": {**SLICE_SET, "patch": 2}},
+        "training": {"steps": 800, "batch_size": 4},
+    },
     "ddpm": {
         "method": {
             "name": "ddpm",
@@ -103,6 +137,44 @@ OVERFIT = {
         "networks": DENSE,
         "training": {"steps": 1200, "batch_size": 8},
     },
+    "vae_gan": {
+        "method": {
+            "name": "vae_gan",
+            "latent_size": 2,
+            "likeness": "voxel",
+            "reconstruction": {"scale": 1.0},
+            "beta": 10.0,
+            "gamma": 0.1,
+            "lr": 1e-3,
+            "final_lr": 0.02,
+            "ema_half_life_images": 800,
+        },
+        "networks": CODED,
+        "training": {"steps": 1200, "batch_size": 4},
+    },
+    "alpha_wgan": {
+        "method": {
+            "name": "alpha_wgan",
+            "latent_size": 4,
+            "reconstruction": 100.0,
+            "lr": 1e-3,
+            "final_lr": 0.1,
+            "ema_half_life_images": 800,
+        },
+        "networks": {**CODED, "code_discriminator": {"hidden": [64, 64]}},
+        "training": {"steps": 1200, "batch_size": 4},
+    },
+    "ha_gan": {
+        "method": {
+            **SLABS,
+            "lr": 1e-3,
+            "discriminator_lr": 2e-3,
+            "final_lr": 0.05,
+            "ema_half_life_images": 2000,
+        },
+        "networks": HA_GAN,
+        "training": {"steps": 2000, "batch_size": 4},
+    },
     "gmvae": {
         "method": {
             "name": "gmvae",
@@ -117,6 +189,19 @@ OVERFIT = {
     },
 }
 PHANTOMS = {
+    "cdpm": {
+        "method": {
+            "name": "cdpm",
+            "prediction": "edm",
+            "p_mean": -0.8,
+            "window": 12,
+            "optimiser": {"lr": 2e-3, "clip_norm": 1.0, "final_lr": 0.02},
+            "ema_half_life_images": 400,
+            "sampling": {"sigma_min": 0.02},
+        },
+        "networks": {"denoiser": SLICE_SET},
+        "training": {"steps": 1000, "batch_size": 4},
+    },
     "ddpm": {
         "method": {
             "name": "ddpm",
@@ -192,6 +277,44 @@ PHANTOMS = {
         "networks": DENSE,
         "training": {"steps": 1500, "batch_size": 8},
     },
+    "vae_gan": {
+        "conditions": ["age", "sex"],
+        "method": {
+            "name": "vae_gan",
+            "latent_size": 32,
+            "gamma": 1e-3,
+            "lr": 5e-4,
+            "final_lr": 0.1,
+            "ema_half_life_images": 1000,
+        },
+        "networks": CODED,
+        "training": {"steps": 2000, "batch_size": 4},
+    },
+    "alpha_wgan": {
+        "conditions": ["age", "sex"],
+        "method": {
+            "name": "alpha_wgan",
+            "latent_size": 32,
+            "reconstruction": 100.0,
+            "lr": 1e-3,
+            "final_lr": 0.1,
+            "ema_half_life_images": 1000,
+        },
+        "networks": {**CODED, "code_discriminator": {"hidden": [64, 64]}},
+        "training": {"steps": 2000, "batch_size": 4},
+    },
+    "ha_gan": {
+        "conditions": ["age", "sex"],
+        "method": {
+            **SLABS,
+            "lr": 5e-4,
+            "discriminator_lr": 1e-3,
+            "final_lr": 0.1,
+            "ema_half_life_images": 2000,
+        },
+        "networks": HA_GAN,
+        "training": {"steps": 2500, "batch_size": 4},
+    },
     "gmvae": {
         "conditions": ["scanner"],
         "method": {
@@ -211,6 +334,7 @@ PHANTOMS = {
 FEATURES = ("morph-v1", "radiomics-v1")
 ANCHORS = ("noise", "phase_random", "mean_image")
 WINS = {
+    "cdpm": (),
     "pca_gaussian": ("morph-v1", "radiomics-v1"),
     "smote": ("morph-v1", "radiomics-v1"),
     "ddpm": ("morph-v1", "radiomics-v1"),
@@ -221,6 +345,9 @@ WINS = {
     "wgan_gp": (),
     "stylegan2": (),
     "vae": ("morph-v1",),
+    "vae_gan": (),
+    "alpha_wgan": (),
+    "ha_gan": (),
     "gmvae": ("morph-v1",),
 }
 """Features on which a sampler beats all anchors in kernel distance and coverage. At 8 mm the mean

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.views.autoencoder import autoencoder
 from tests.views.registration import registration
 
 from gyri.registry import VIEWS
@@ -16,17 +17,25 @@ GRID = Grid((6, 8, 10), ((4.0, 0, 0, 0), (0, 4.0, 0, 0), (0, 0, 4.0, 0), (0, 0, 
 GRIDS = {"planes": Grid((8, 8, 8), GRID.affine)}
 """For views that do not take every grid."""
 
+FEW_VOLUMES = {"low_rank": {"components": 1, "num_folds": 3}}
+"""For views whose defaults want more than three volumes."""
+
 SETTINGS = [
-    *((name, {}) for name in VIEWS),
+    *((name, FEW_VOLUMES.get(name, {})) for name in VIEWS),
     ("slice", {"position": "index", "plane": "coronal"}),
     ("slab", {"neighbours": 2, "stride": 3, "planes": ("sagittal",)}),
     ("slab", {"planes": ("axial", "coronal", "sagittal")}),
     ("planes", {"assemble": "coronal", "planes": ("coronal", "axial")}),
+    ("wavelet", {"scale": "band"}),
+    ("pyramid", {"factor": (3, 1, 2), "upsampling": "nearest"}),
+    ("detail", {"corruption": 0.4}),
 ]
 
 
 def trained(name):
-    """Return what a view stands on: an untrained registration, or a view of its fields."""
+    """Return what a view stands on: an untrained method, or a view of an untrained one's fields."""
+    if name == "autoencoder":
+        return autoencoder(2, GRID)
     method = registration(2, GRID)
     if name == "registration":
         return SimpleNamespace(method=method, view=None)

@@ -25,6 +25,19 @@ RECIPES: dict[str, dict[str, Any]] = {
         "method": {"name": "flow", "sampling": {"num_steps": 3}},
         "networks": {"denoiser": UNET},
     },
+    "cdpm": {
+        "view": "volume",
+        "method": {"name": "cdpm", "window": 4, "sampling": {"num_steps": 2}},
+        "networks": {
+            "denoiser": {
+                "widths": [8, 8],
+                "num_res_blocks": 1,
+                "attention": [False, True],
+                "set_attention": [False, True],
+                "channels_per_head": 8,
+            }
+        },
+    },
     "r3gan": {"view": {"name": "slice"}, "method": {"name": "r3gan"}, "networks": R3GAN},
     "dcgan": {
         "view": {"name": "slice"},
@@ -83,6 +96,41 @@ RECIPES: dict[str, dict[str, Any]] = {
             "decoder": {"name": "dense_decoder", "hidden": [8]},
         },
     },
+    "vae_gan": {
+        "view": "volume",
+        "method": {"name": "vae_gan", "latent_size": 4, "ema_half_life_images": 8},
+        "networks": {**DCGAN, "encoder": {"widths": [8, 8]}},
+    },
+    "alpha_wgan": {
+        "view": "volume",
+        "method": {"name": "alpha_wgan", "latent_size": 4, "critic_steps": 2},
+        "networks": {
+            **DCGAN,
+            "encoder": {"widths": [8, 8]},
+            "code_discriminator": {"hidden": [16]},
+        },
+    },
+    "ha_gan": {
+        "view": "volume",
+        "method": {
+            "name": "ha_gan",
+            "latent_size": 8,
+            "scale": 2,
+            "feature_channels": 8,
+            "slab": 4,
+            "condition": "auxiliary",
+            "ema_half_life_images": 8,
+        },
+        "networks": {
+            "trunk": {"widths": [8]},
+            "low_head": {"widths": [8]},
+            "high_head": {"widths": []},
+            "slab_encoder": {"widths": []},
+            "slab_discriminator": {"widths": [8, 8], "features": 8, "hidden": 8},
+            "low_discriminator": {"widths": [8], "features": 0},
+            "code_encoder": {"widths": [8]},
+        },
+    },
     "cyclegan": {
         "view": {"name": "slice"},
         "conditions": ["age", "scanner"],
@@ -92,6 +140,30 @@ RECIPES: dict[str, dict[str, Any]] = {
             "backward": {"width": 4, "num_blocks": 1},
             "discriminator_source": {"widths": [4, 8]},
             "discriminator_target": {"widths": [4, 8]},
+        },
+    },
+    "autoencoder_kl": {
+        "view": {"name": "slice"},
+        "conditions": [],
+        "method": {
+            "name": "autoencoder_kl",
+            "adversarial": 0.1,
+            "patch": [12, 16],
+            "unit_range": True,
+            "ema_half_life_images": 8,
+        },
+        "networks": {
+            "autoencoder": {"channels": [8, 8], "norm_groups": 4, "num_res_blocks": 1},
+            "discriminator": {"widths": [4, 8]},
+        },
+    },
+    "vqgan": {
+        "view": {"name": "slice"},
+        "conditions": [],
+        "method": {"name": "vqgan", "adversarial": 0.1, "restart": 0.9},
+        "networks": {
+            "autoencoder": {"channels": [8], "num_res_layers": 1, "num_codes": 16, "decay": 0.8},
+            "discriminator": {"widths": [4, 8]},
         },
     },
     "voxelmorph": {

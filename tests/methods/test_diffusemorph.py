@@ -180,7 +180,7 @@ def test_no_step_leaves_the_template_and_a_step_makes_the_scan_of_one_who_knows_
     rng = SampleRng(torch.tensor([1, 2]))
     untouched = method.synthesise(x, rng, strength=0.0)
     torch.testing.assert_close(untouched, blobs().expand_as(x))
-    made = method.synthesise(x.clamp(-1, 1), rng, strength=0.002)
+    made = method.synthesise(x.clamp(-1, 1), rng, strength=0.005)
     torch.testing.assert_close(made, x.clamp(-1, 1), atol=1e-3, rtol=0)
     with pytest.raises(UsageError, match="strength is 1.5"):
         method.synthesise(x, rng, strength=1.5)
@@ -192,7 +192,7 @@ def test_a_synthetic_image_has_the_moments_of_the_posterior():
     method = build(Believes(spread))
     method.take_template(torch.full((1, *SHAPE), template))
     x = torch.full((3, 1, *SHAPE), scan)
-    made = method.synthesise(x, SampleRng(torch.tensor([1, 2, 3])))
+    made = method.synthesise(x, SampleRng(torch.tensor([1, 2, 3])), num_steps=2000)
     alpha, sigma = method.schedule.level(199)
     precision = alpha**2 * spread**2 + sigma**2
     gain = alpha * spread**2 / precision
@@ -200,7 +200,7 @@ def test_a_synthetic_image_has_the_moments_of_the_posterior():
     variance = gain**2 * sigma**2 + spread**2 * sigma**2 / precision
     assert float(made.mean()) == pytest.approx(mean, abs=0.005)
     assert float(made.std()) == pytest.approx(math.sqrt(variance), rel=0.05)
-    alone = method.synthesise(x[1:2], SampleRng(torch.tensor([2])))
+    alone = method.synthesise(x[1:2], SampleRng(torch.tensor([2])), num_steps=2000)
     torch.testing.assert_close(made[1:2], alone, atol=1e-5, rtol=0)
 
 

@@ -231,3 +231,45 @@ def test_settings_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         kind(**settings)
+
+
+def test_optimal_transport_deals_the_noise_that_is_nearest() -> None:
+    method = build(Nothing(), pairing="optimal_transport", pairing_group=3)
+    batch = a_batch(6)
+    eps = batch.x[torch.tensor([2, 0, 1, 5, 3, 4])] + 0.01
+    same, dealt = method._paired(batch, eps, SampleRng(batch.seed))
+    assert same is batch
+    torch.testing.assert_close(dealt, batch.x + 0.01)
+    assert method.group == 3
+
+
+def taught(student: Flow, teacher: Flow) -> Flow:
+    student.use({"teacher": teacher})
+    student.calibrate(torch.zeros(1, 1, 4, 4, 4))
+    return student
+
+
+def test_a_teacher_pairs_noise_with_what_it_makes_of_it() -> None:
+    student = taught(build(Nothing(), teacher_steps=40), exact())
+    batch = a_batch()
+    eps = SampleRng(batch.seed).normal((1, 4, 4, 4))
+    made, same = student._paired(batch, eps, SampleRng(batch.seed))
+    assert same is eps
+    torch.testing.assert_close(made.x, MEAN + STD * eps, rtol=0, atol=0.03)
+    assert float(student.state["data_std"]) == pytest.approx(STD)
+
+
+def test_a_student_begins_as_its_teacher() -> None:
+    teacher, student = build(nn.Linear(2, 2), 0.2, 0.3), build(nn.Linear(2, 2))
+    taught(student, teacher)
+    assert torch.equal(student.networks["denoiser"].weight, teacher.networks["denoiser"].weight)
+    taught(build(nn.Linear(3, 2)), teacher)  # Another network begins as it was built.
+
+
+def test_other_teachers_are_refused() -> None:
+    with pytest.raises(UsageError, match="noise 0.1; it must be a flow of"):
+        build(Nothing()).use({"teacher": build(Nothing(), noise=0.1)})
+    with pytest.raises(UsageError, match="set pairing to independent"):
+        build(Nothing(), pairing="optimal_transport").use({"teacher": exact()})
+    with pytest.raises(UsageError, match="pairing_group is 1"):
+        FlowConfig(pairing_group=1)

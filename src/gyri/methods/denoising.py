@@ -237,6 +237,7 @@ class Denoising(Method):
         alpha, sigma = self._draw_levels(rng)
         eps = rng.normal(batch.x.shape[1:])
         batch = replace(batch, condition=self._drop(batch.condition, rng))
+        batch, eps = self._paired(batch, eps, rng)
         split, output = self._asked(batch, alpha, sigma, eps, batch.subject)
         total = self._errors(batch, alpha, sigma, split, output).mean()
         if not self.config.penalties:
@@ -245,6 +246,10 @@ class Denoising(Method):
         weights = self.config.penalties
         total = total + sum(weights[name] * penalty for name, penalty in logs.items())
         return Loss(total, {name: penalty.detach() for name, penalty in logs.items()})
+
+    def _paired(self, batch: Batch, eps: Tensor, rng: SampleRng) -> tuple[Batch, Tensor]:
+        """Say which noise goes with which clean item; by default as they were drawn."""
+        return batch, eps
 
     def _drop(self, condition: Tensor, rng: SampleRng) -> Tensor:
         columns = len(self.spec.condition.slices)

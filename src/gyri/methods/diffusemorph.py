@@ -150,7 +150,9 @@ class DiffuseMorph(AtlasRegistration):
         return Loss(total, {"noise_error": error.mean().detach(), **logs})
 
     @torch.no_grad()
-    def synthesise(self, x: Tensor, rng: SampleRng, strength: float = 0.1) -> Tensor:
+    def synthesise(
+        self, x: Tensor, rng: SampleRng, strength: float = 0.1, num_steps: int = 200
+    ) -> Tensor:
         """Noise the template and make it clean again as the diffusion model of scans would.
 
         A light touch on the template's intensities, no new brain: as published (for slices), a
@@ -160,7 +162,8 @@ class DiffuseMorph(AtlasRegistration):
         ----------
         x : scans (B, C, I, J, K) that the model is given.
         rng : one stream a scan.
-        strength : share of the schedule's steps that are taken: 0 returns the template.
+        strength : share of the schedule that is gone through: 0 returns the template.
+        num_steps : steps for the whole schedule; as published, every one of it.
 
         Returns
         -------
@@ -172,7 +175,7 @@ class DiffuseMorph(AtlasRegistration):
         UsageError
             If `strength` lies outside [0, 1].
         """
-        levels = last_levels(self.schedule.trailing(len(self.schedule)), strength)
+        levels = last_levels(self.schedule.trailing(min(num_steps, len(self.schedule))), strength)
 
         def denoise(x_noised: Tensor, level: Level) -> Tensor:
             alpha, sigma = (x.new_full((len(x),), value) for value in level)

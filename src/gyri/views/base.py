@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from gyri.types import ConditionLayout, Grid, Items, ItemSpec, Method, SampleRng
@@ -38,6 +39,33 @@ class Volumes(Protocol):
     def __getitem__(self, index: Any) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Changed:
+    """Volumes that augmentation has changed, and whose they are.
+
+    Parameters
+    ----------
+    volumes : (B, C, I, J, K).
+    subject : (B,) rows of the split.
+    """
+
+    volumes: Tensor
+    subject: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (B, C, I, J, K)."""
+        return tuple(self.volumes.shape)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.volumes[index]
+
+
+def subjects(volumes: Volumes, rows: Tensor) -> Tensor:
+    """Return the rows of the split that the volumes `rows` (B,) are of."""
+    return volumes.subject[rows] if isinstance(volumes, Changed) else rows
+
+
 class Trained(Protocol):
     """A run that another stands on."""
 
@@ -67,6 +95,7 @@ class View:
         noised volume in volume space; otherwise it works on items, one a volume.
     needs : names of the trained runs that the view stands on, see `use`.
     context : channels of each image that the view gives beside an item, by name.
+    facts : what `fit` found that a reader of ``run.json`` wants to know.
     """
 
     kind: ClassVar[Literal["exact", "lossy", "generative_only"]] = "exact"
@@ -84,6 +113,7 @@ class View:
         self.volume_shape = (channels, *grid.shape)
         self.state: dict[str, Tensor] = {}
         self.context: dict[str, int] = {}
+        self.facts: dict[str, float] = {}
 
     def use(self, needs: Mapping[str, Trained]) -> None:
         """Take the trained runs that `needs` names, before `fit` and any item."""
@@ -133,12 +163,25 @@ class View:
         """Return all items of a resident volume, with the images that the view gives beside."""
         return self.encode(volumes[row : row + 1])
 
+    def kept(self, volumes: Volumes, row: int) -> Tensor:
+        """Return what the view keeps of a resident volume, (1, C, I, J, K)."""
+        return self.decode(self.items_of(volumes, row).x)
+
     def training_items(self, volumes: Volumes, rows: Tensor, rng: SampleRng) -> Items:
         """One item of each of the volumes `rows` (B,); by default all there is of it.
 
         A view with several items a volume draws one of them with `rng`.
         """
         return self.encode(volumes[rows])
+
+    def given(self, images: Mapping[str, Tensor], rng: SampleRng) -> dict[str, Tensor]:
+        """Bring images that a sample is to follow, (V, C', I, J, K) by name, to training's form.
+
+        Parameters
+        ----------
+        rng : of the samples, one stream a volume; read by views that add noise.
+        """
+        return dict(images)
 
     def to(self, device: torch.device) -> None:
         """Move `state` to `device`."""

@@ -72,7 +72,7 @@ class FieldView(View):
             "mean": torch.zeros(3, *self.item_shape),
             "std": torch.ones(3, 1, 1, 1),
         }
-        self._kept = Kept(self.fields)
+        self._kept = Kept(lambda volumes, rows: self.fields(volumes[rows]))
 
     def item_spec(
         self,

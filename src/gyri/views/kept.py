@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from gyri.views.base import Volumes
+from gyri.views.base import Changed, Volumes
 
 
 class Kept:
@@ -16,19 +16,19 @@ class Kept:
 
     Parameters
     ----------
-    make : (V, C, I, J, K) -> (V, ...), each volume's from that volume alone.
+    make : volumes and rows (B,) -> (B, ...), each volume's from that volume alone.
     """
 
-    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, make: Callable[[Volumes, Tensor], Tensor]) -> None:
         self.make = make
         self._kept: WeakKeyDictionary[Volumes, dict[int, Tensor]] = WeakKeyDictionary()
 
     def of(self, volumes: Volumes, rows: Tensor) -> Tensor:
-        """Return it for the volumes `rows` (B,); a plain tensor of volumes is not remembered."""
-        if isinstance(volumes, Tensor):
-            return self.make(volumes[rows])
+        """Return it for the volumes `rows` (B,); of a passing tensor nothing is remembered."""
+        if isinstance(volumes, Tensor | Changed):
+            return self.make(volumes, rows)
         kept = self._kept.setdefault(volumes, {})
         for row in rows.tolist():
             if row not in kept:
-                kept[row] = self.make(volumes[row : row + 1])[0]
+                kept[row] = self.make(volumes, torch.tensor([row]))[0]
         return torch.stack([kept[row] for row in rows.tolist()])

@@ -192,7 +192,8 @@ class SlabView(View):
     def training_items(self, volumes: Volumes, rows: Tensor, rng: SampleRng) -> Items:
         """Draw one slab of each of the volumes `rows`, of any of the planes."""
         index = drawn(self.state["draw"], rng)
-        x = torch.empty(len(rows), self.item_channels, *self.item_shape, device=rows.device)
+        channels = volumes.shape[1] * self.config.width
+        x = torch.empty(len(rows), channels, *self.item_shape, device=rows.device)
         first = 0
         for plane, count in zip(self.planes, self.counts, strict=True):
             own = ((index >= first) & (index < first + count)).nonzero()[:, 0]
