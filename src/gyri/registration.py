@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,8 @@ from gyri.recipe import DataConfig, Recipe, load_recipe, override_setting, parse
 from gyri.registry import METHODS
 from gyri.runtime.device import pick_device
 from gyri.runtime.progress import progress_bar
+from gyri.runtime.seeding import derive_seed
+from gyri.runtime.streams import SampleRng
 from gyri.scans import refuse_strangers
 from gyri.training.checkpoint import digest
 from gyri.training.data import load_split
@@ -82,6 +84,15 @@ class Deformation:
     velocity: Tensor | None = None
 
 
+@runtime_checkable
+class Synthesising(Protocol):
+    """A registration by diffusion, which can also redraw the template as it knows scans."""
+
+    def synthesise(self, x: Tensor, rng: SampleRng) -> Tensor:
+        """Return the template (B, C, I, J, K), noised and made clean, for each scan of `x`."""
+        ...
+
+
 class Engine(Protocol):
     """Registers one scan."""
 
@@ -94,6 +105,10 @@ class Engine(Protocol):
 
     def steps(self, scan: Tensor, found: Deformation) -> Tensor:
         """Return displacements (n, 3, I, J, K) on the way from the template to the scan."""
+        ...
+
+    def redrawn(self, scan: Tensor) -> Tensor | None:
+        """Return the template (1, I, J, K) as a diffusion model redraws it, None without one."""
         ...
 
 
@@ -121,6 +136,13 @@ class Learned:
         ways = torch.linspace(0, 1, STEPS_SHOWN).tolist()
         return torch.cat([self.method.trajectory(x, eta).cpu() for eta in ways])
 
+    def redrawn(self, scan: Tensor) -> Tensor | None:
+        """Ask the method, if it is one of diffusion."""
+        if not isinstance(self.method, Synthesising):
+            return None
+        rng = SampleRng(torch.tensor([derive_seed("redrawn")]), self.device)
+        return self.method.synthesise(scan[None].to(self.device), rng)[0].cpu()
+
 
 class Classical:
     """SyN, an optimisation for each scan."""
@@ -147,6 +169,9 @@ class Classical:
         ways = torch.linspace(0, 1, STEPS_SHOWN)
         return ways.view(-1, 1, 1, 1, 1) * found.u[None]
 
+    def redrawn(self, scan: Tensor) -> None:
+        """SyN knows no diffusion."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -156,6 +181,8 @@ class Shown:
     ----------
     u : displacement (3, I, J, K), voxels.
     steps : (n, I, J, K), the template on its way to the scan.
+    redrawn : the template, noised a little and made clean by a diffusion model that is given the
+        scan; None without such a model.
     """
 
     registered: Registered
@@ -163,6 +190,7 @@ class Shown:
     warped: np.ndarray
     u: np.ndarray
     steps: np.ndarray
+    redrawn: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -412,4 +440,6 @@ def _shown(engine: Engine, folder: FieldFolder, one: Registered, scan: Tensor) -
     moving = engine.template[None]
     steps = engine.steps(scan, found)
     way = [unit(warp(moving, step[None])[0, 0]) for step in steps]
-    return Shown(one, unit(scan[0]), unit(warp(moving, u[None])[0, 0]), u.numpy(), np.stack(way))
+    warped, redrawn = unit(warp(moving, u[None])[0, 0]), engine.redrawn(scan)
+    again = None if redrawn is None else unit(redrawn[0])
+    return Shown(one, unit(scan[0]), warped, u.numpy(), np.stack(way), again)

@@ -99,7 +99,8 @@ def shown(registered, template) -> list[Shown]:
         ways = [exponential(eta * velocity) for eta in (0.0, 0.5, 1.0)]
         steps = np.stack([warp(moving, way)[0, 0].numpy() for way in ways])
         scan = gaussian_filter(steps[-1], 0.3)
-        found.append(Shown(registered[k], scan, steps[-1], ways[-1][0].numpy(), steps))
+        redrawn = template if k == 8 else None
+        found.append(Shown(registered[k], scan, steps[-1], ways[-1][0].numpy(), steps, redrawn))
     return found
 
 
@@ -132,7 +133,11 @@ def test_the_page_holds_the_numbers_and_loads_nothing(page, summary):
     assert "<script" not in page
     assert page.count("data:image/gif") == 3
     # Five pictures a scan, its strip and its still; the key; template and mean.
-    assert page.count("data:image/png") == 3 * (5 + 1 + 1) + 1 + 2
+    assert page.count("data:image/png") == 3 * (5 + 1 + 1) + 1 + 1 + 2
+
+
+def test_a_template_redrawn_by_diffusion_is_shown_where_there_is_one(page):
+    assert page.count("Template redrawn by diffusion of") == 1
 
 
 def test_scans_that_stand_out_come_first_with_their_reasons(page):

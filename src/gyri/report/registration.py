@@ -368,7 +368,10 @@ def _pictures(one: Shown, place: str, spacing_mm: Spacing, k: int) -> Context:
     determinant = jacobian_determinant(torch.from_numpy(one.u)[None])[0].numpy()
 
     def columns() -> Iterator[tuple[str, list[np.ndarray]]]:
-        for title, volume in (("Scan", one.scan), ("Warped template", one.warped)):
+        volumes = [("Scan", one.scan), ("Warped template", one.warped)]
+        if one.redrawn is not None:
+            volumes.append(("Template redrawn by diffusion", one.redrawn))
+        for title, volume in volumes:
             window = display_window(volume)
             cuts = [slice_image(volume, p, spacing_mm, pixel_mm=PIXEL_MM) for p in PLANES]
             yield title, [colour(cut, window) for cut in cuts]
