@@ -2,39 +2,53 @@
 
     python benchmarks/baseline_memory.py ha-gan-published alpha-wgan-published
 
-Recipes are named as in `recipes/baselines`, or by file; each is counted on items of ``--shape``,
-one micro-batch at its own precision, its conditions left out. Counted as in
-`r3gan_memory.py`, on tensors without content: parameters, gradients, Adam's moments and moving
-averages are part of it; what a library's convolution takes beside its result is not. With
-``--whole`` the method's slab is the whole item, so that what slabs save can be told.
+Recipes are named as in `recipes/baselines`, or by file; each is counted on the items that its view
+makes of a volume of ``--shape``, one micro-batch at its own precision, without its conditions and
+what it needs (autoencoders have lines of their own). Counted as in `r3gan_memory.py`, on tensors
+without content: parameters, gradients, Adam's moments and moving averages are part of it; what a
+library's convolution takes beside its result is not. With ``--whole`` the method's slab is the
+whole item, so that what slabs save can be told. Boxes that an autoencoder is trained on are left
+out, so that its items are whole, and so is a Gaussian prior.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from live_storages import GIB, LiveStorages
 from stylegan2_memory import Draws
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from gyri.recipe import Recipe, build_method, load_recipe
-from gyri.types import Batch, ItemSpec, Progress
+from gyri.recipe import Recipe, build_method, build_view, load_recipe
+from gyri.sampling.schedules import Level, VPSchedule
+from gyri.types import Batch, ConditionLayout, Grid, ItemSpec, Progress
 
 SHAPE = (128, 128, 128)
+AFFINE = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
 CARD_GIB = 16
 RECIPES = Path(__file__).parents[1] / "recipes" / "baselines"
 
 
-def train_twice(recipe: Recipe, shape: tuple[int, ...]) -> None:
+SCHEDULE = (
+    mock.patch.object(VPSchedule, "build", return_value=VPSchedule(torch.ones(9))),
+    mock.patch.object(VPSchedule, "level", return_value=Level(0.7, 0.7)),
+    mock.patch.object(VPSchedule, "coefficients", new=lambda self, at: (torch.ones(len(at)),) * 2),
+)
+"""A schedule is read when a method is built, and tensors without content hold nothing to read."""
+
+
+def train_twice(recipe: Recipe, spec: ItemSpec) -> None:
     """Take two updates of every phase; the second has Adam's moments from before."""
     items = recipe.training.micro_batch or recipe.training.batch_size
-    spec = ItemSpec(1, shape, num_train=100)
     method = build_method(recipe, spec)
+    method.state = {name: 1.0 for name in method.state}  # Scalars that a step reads.
     averages = [
         network
         for name, network in build_method(recipe, spec).networks.items()
@@ -53,7 +67,10 @@ def train_twice(recipe: Recipe, shape: tuple[int, ...]) -> None:
         for name in method.optimisers
     }
     rows = torch.zeros(items, dtype=torch.int64)
-    batch = Batch(torch.randn(items, 1, *shape), torch.zeros(items, 0), None, rows, rows)
+    x = torch.randn(items, spec.channels, *spec.shape)
+    context = {name: torch.randn(items, c, *spec.shape) for name, c in spec.context.items()}
+    position = torch.zeros(items, spec.position_size) if spec.position_size else None
+    batch = Batch(x, torch.zeros(items, 0), position, rows, rows, context)
     bf16 = recipe.training.precision == "bf16"
     for _ in range(2):
         for phase in method.phases:
@@ -69,14 +86,19 @@ def train_twice(recipe: Recipe, shape: tuple[int, ...]) -> None:
 
 def counted_gib(recipe: Recipe, shape: tuple[int, ...]) -> float:
     """Return the peak of `train_twice` as counted."""
-    with FakeTensorMode(), LiveStorages() as storages:
-        train_twice(recipe, shape)
+    spec = build_view(recipe, 1, Grid(shape, AFFINE)).item_spec(ConditionLayout(), 100)
+    with ExitStack() as stack:
+        for patch in SCHEDULE:
+            stack.enter_context(patch)
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        storages = stack.enter_context(LiveStorages())
+        train_twice(recipe, spec)
     return storages.peak / GIB
 
 
-def on_whole_items(recipe: Recipe, shape: tuple[int, ...]) -> Recipe:
-    """Return the recipe with slabs as thick as the item."""
-    config = replace(recipe.method.config, slab=shape[-1])
+def changed(recipe: Recipe, **settings: Any) -> Recipe:
+    """Return the recipe with other settings of its method."""
+    config = replace(recipe.method.config, **settings)
     return replace(recipe, method=replace(recipe.method, config=config))
 
 
@@ -92,8 +114,12 @@ def main() -> None:
     for name in arguments.recipes:
         path = RECIPES / f"{name}.yaml"
         recipe = load_recipe(path if path.is_file() else Path(name))
+        if getattr(recipe.method.config, "patch", None) is not None:
+            recipe = changed(recipe, patch=None)
+        if getattr(recipe.method.config, "prior", "none") == "gaussian":
+            recipe = changed(recipe, prior="none")
         if arguments.whole:
-            recipe = on_whole_items(recipe, shape)
+            recipe = changed(recipe, slab=shape[-1])
         gib = counted_gib(recipe, shape)
         row: dict[str, Any] = {
             "recipe": recipe.name,

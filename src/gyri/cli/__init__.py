@@ -20,7 +20,7 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 """Faults of the disk or its rights that the user can mend; all others are bugs."""
 ORDER = (
     "demo", "cohort", "prepare", "register", "train", "sample", "reconstruct", "translate",
-    "styles", "score", "evaluate", "utility", "report", "release", "study",
+    "styles", "view", "score", "evaluate", "utility", "read", "report", "release", "study",
 )  # fmt: skip
 
 

@@ -95,8 +95,8 @@ def mean_interval(
     return bca_interval(float(values.mean()), replicates, jackknife)
 
 
-def share_interval(successes: int, n: int) -> tuple[float, float]:
-    """Return Wilson's score interval of a share.
+def share_interval(successes: float, n: float) -> tuple[float, float]:
+    """Return Wilson's score interval of a share; effective numbers need not be whole.
 
     Resampling a share of 1 gives [1, 1] at any n; Wilson's interval does not claim that.
     """

@@ -201,10 +201,9 @@ class Flow(Denoising):
         return replace(batch, x=made)
 
     @property
-    def _noise(self) -> Tensor:
-        """Standard deviation () of the noise at t = 1."""
-        std = self.state["data_std"]
-        return std if self.config.noise is None else torch.full_like(std, self.config.noise)
+    def _noise(self) -> Tensor | float:
+        """Standard deviation of the noise at t = 1."""
+        return self.state["data_std"] if self.config.noise is None else self.config.noise
 
     def _split(
         self, x_noised: Tensor, alpha: Tensor, sigma: Tensor, subject: Tensor | None
