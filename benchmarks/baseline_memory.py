@@ -1,6 +1,6 @@
 """Peak memory of a training step of baselines' recipes on volumes of 128^3, all phases.
 
-    python benchmarks/baseline_memory.py ha-gan-published alpha-wgan-published
+    python benchmarks/baseline_memory.py [RECIPE ...]
 
 Recipes are named as in `recipes/baselines`, or by file; each is counted on the items that its view
 makes of a volume of ``--shape``, one micro-batch at its own precision, without its conditions and
@@ -33,6 +33,7 @@ from gyri.types import Batch, ConditionLayout, Grid, ItemSpec, Progress
 SHAPE = (128, 128, 128)
 AFFINE = tuple(tuple(float(i == j) for j in range(4)) for i in range(4))
 CARD_GIB = 16
+PUBLISHED = ("ha-gan-published", "wavelet-published", "maisi-published")
 RECIPES = Path(__file__).parents[1] / "recipes" / "baselines"
 
 
@@ -105,7 +106,7 @@ def changed(recipe: Recipe, **settings: Any) -> Recipe:
 def main() -> None:
     """Count and print a line of JSON a recipe."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("recipes", nargs="+", metavar="recipe")
+    parser.add_argument("recipes", nargs="*", metavar="recipe", default=PUBLISHED)
     parser.add_argument("--shape", nargs="+", type=int, default=SHAPE)
     parser.add_argument("--card", type=float, default=CARD_GIB, help="GiB that a step must fit")
     parser.add_argument("--whole", action="store_true", help="slabs as thick as the item")

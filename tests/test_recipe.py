@@ -100,7 +100,8 @@ def test_every_shipped_recipe_builds_its_networks(path):
     recipe = load_recipe(path)
     view = build_view(recipe, len(recipe.data.channels), WIDE)
     layout = ConditionLayout(((0, 2),) if recipe.conditions else ())
-    spec = view.item_spec(layout, num_train=4)
+    given = dict.fromkeys(recipe.data.context, len(recipe.data.channels))
+    spec = view.item_spec(layout, num_train=4, context=given)
     kind = METHODS[recipe.method.name].component
     # Without content: the largest has half a billion weights.
     with torch.device("meta"):
