@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from gyri.errors import UsageError
 from gyri.types import ConditionLayout, Grid, Items, ItemSpec, Method, SampleRng
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class View:
     slice_axis: int | None = None
     lifts: bool = True
     needs: ClassVar[tuple[str, ...]] = ()
+    alone: ClassVar[str] = ""
 
     def __init__(self, config: Any, channels: int, grid: Grid) -> None:
         self.config = config
@@ -133,7 +135,14 @@ class View:
         Parameters
         ----------
         context : channels of a volume of each image that is given, by name.
+
+        Raises
+        ------
+        UsageError
+            If an image is given to a view that takes none.
         """
+        if context and self.alone:
+            raise UsageError(f"data.context gives {', '.join(context)}; {self.alone}")
         per_channel = self.item_channels // self.volume_shape[0]
         return ItemSpec(
             channels=self.item_channels,

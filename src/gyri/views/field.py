@@ -22,7 +22,7 @@ from gyri.nn.deformation import (
     warp,
 )
 from gyri.registry import VIEWS
-from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
+from gyri.types import Grid, Items, SampleRng
 from gyri.views.base import Trained, View, Volumes
 from gyri.views.kept import Kept
 
@@ -62,6 +62,7 @@ class FieldView(View):
 
     kind = "generative_only"
     lifts = False
+    alone = "a deformation field follows no image. Leave it out."
     needs: ClassVar[tuple[str, ...]] = ("registration",)
 
     def __init__(self, config: FieldConfig, channels: int, grid: Grid) -> None:
@@ -73,20 +74,6 @@ class FieldView(View):
             "std": torch.ones(3, 1, 1, 1),
         }
         self._kept = Kept(lambda volumes, rows: self.fields(volumes[rows]))
-
-    def item_spec(
-        self,
-        condition: ConditionLayout,
-        num_train: int,
-        context: Mapping[str, int] | None = None,
-    ) -> ItemSpec:
-        """Describe the fields to a method."""
-        if context:
-            raise UsageError(
-                f"data.context gives {', '.join(context)}; a deformation field follows no image. "
-                "Leave it out."
-            )
-        return super().item_spec(condition, num_train)
 
     def use(self, needs: Mapping[str, Trained]) -> None:
         """Take the registration."""

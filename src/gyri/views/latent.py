@@ -20,7 +20,7 @@ from gyri.capabilities import LatentAutoencoder
 from gyri.errors import UsageError
 from gyri.nn.tiles import in_tiles
 from gyri.registry import VIEWS
-from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
+from gyri.types import Grid, Items, SampleRng
 from gyri.views.base import Trained, View, Volumes, foreground
 from gyri.views.kept import Kept
 
@@ -84,6 +84,7 @@ class LatentView(View):
 
     kind = "lossy"
     lifts = False
+    alone = "codes of an autoencoder follow no image. Leave it out, or take the volume view."
     needs: ClassVar[tuple[str, ...]] = (AUTOENCODER,)
 
     def __init__(self, config: LatentConfig, channels: int, grid: Grid) -> None:
@@ -93,25 +94,6 @@ class LatentView(View):
         one_a_channel = (config.channels, 1, 1, 1)
         self.state = {"mean": torch.zeros(one_a_channel), "std": torch.ones(one_a_channel)}
         self._kept = Kept(lambda volumes, rows: self.latents(volumes[rows]))
-
-    def item_spec(
-        self,
-        condition: ConditionLayout,
-        num_train: int,
-        context: Mapping[str, int] | None = None,
-    ) -> ItemSpec:
-        """Describe the codes to a method."""
-        if context:
-            raise UsageError(
-                f"data.context gives {', '.join(context)}; codes of an autoencoder follow no "
-                "image. Leave it out, or take the volume view."
-            )
-        return ItemSpec(
-            channels=self.item_channels,
-            shape=self.item_shape,
-            condition=condition,
-            num_train=num_train,
-        )
 
     def use(self, needs: Mapping[str, Trained]) -> None:
         """Take the autoencoder."""

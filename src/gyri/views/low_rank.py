@@ -10,7 +10,6 @@ of the other folds, turned to lie as near as they can to those of all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from gyri.errors import UsageError
 from gyri.nn.gaussian import LowRankGaussian
 from gyri.registry import VIEWS
-from gyri.types import ConditionLayout, Grid, Items, ItemSpec, SampleRng
+from gyri.types import Grid, Items, SampleRng
 from gyri.views.base import View, Volumes, subjects
 from gyri.views.kept import Kept
 
@@ -56,6 +55,7 @@ class LowRankView(View):
 
     kind = "lossy"
     lifts = False
+    alone = "coefficients follow no image. Leave it out."
 
     def __init__(self, config: LowRankConfig, channels: int, grid: Grid) -> None:
         super().__init__(config, channels, grid)
@@ -71,20 +71,6 @@ class LowRankView(View):
         for fold in range(config.num_folds):
             self.state |= empty.tensors(f"fold{fold}")
         self._kept = Kept(self._held_out)
-
-    def item_spec(
-        self,
-        condition: ConditionLayout,
-        num_train: int,
-        context: Mapping[str, int] | None = None,
-    ) -> ItemSpec:
-        """Describe the coefficients to a method."""
-        if context:
-            raise UsageError(
-                f"data.context gives {', '.join(context)}; coefficients follow no image. "
-                "Leave it out."
-            )
-        return super().item_spec(condition, num_train)
 
     def fit(self, volumes: Volumes) -> None:
         """Find the components of all subjects and of all but each fold.
