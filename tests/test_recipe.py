@@ -89,6 +89,16 @@ def test_needs_are_relative_to_the_file(tmp_path):
     assert Path(load_recipe(path).needs["classifier"]) == tmp_path.parent / "c.yaml"
 
 
+def test_needs_in_overrides_are_relative_to_the_working_directory(tmp_path, monkeypatch):
+    path = tmp_path / "r.yaml"
+    path.write_text(parse_recipe(MINIMAL).to_yaml())
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    recipe = load_recipe(path, ["needs.classifier=run"])
+    assert Path(recipe.needs["classifier"]) == here / "run"
+
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 WIDE = Grid((32, 32, 32), GRID.affine)
 """A grid that every shipped generator of five doublings fits."""

@@ -332,7 +332,8 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Parameters
     ----------
     path : YAML file, or a run folder (its resolved recipe is read).
-    overrides : ``"training.steps=100"``; the value is read as YAML.
+    overrides : ``"training.steps=100"``; the value is read as YAML. Paths in the file are relative
+        to it, those in overrides to the working directory.
 
     Raises
     ------
@@ -349,19 +350,23 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     mapping = read_yaml(path, "recipe")
     if not isinstance(mapping, dict):
         raise DataError(f"{path} holds {type(mapping).__name__}, not a mapping of recipe keys.")
+    _resolve_paths(mapping, path.parent)
     for override in overrides:
         override_setting(mapping, override)
-    needs = mapping.get("needs") or {}
-    mapping["needs"] = {
-        name: str((path.parent / needed).resolve()) for name, needed in needs.items()
-    }
-    template = (mapping.get("data") or {}).get("template")
-    if template is not None and template not in NAMED_TEMPLATES:
-        mapping["data"]["template"] = str((path.parent / str(template)).resolve())
+    _resolve_paths(mapping, Path())
     try:
         return parse_recipe(mapping)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _resolve_paths(mapping: dict[str, Any], folder: Path) -> None:
+    """Make the paths of a recipe absolute that are not yet."""
+    needs = mapping.get("needs") or {}
+    mapping["needs"] = {name: str((folder / needed).resolve()) for name, needed in needs.items()}
+    template = (mapping.get("data") or {}).get("template")
+    if template is not None and template not in NAMED_TEMPLATES:
+        mapping["data"]["template"] = str((folder / str(template)).resolve())
 
 
 def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:

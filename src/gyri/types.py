@@ -7,6 +7,7 @@ Shapes: ``B`` items in a batch, ``V`` volumes, ``C`` channels, ``I J K`` the RAS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     # Preparation and most verbs need these records and never a tensor; torch takes seconds.
     import torch
     from torch import Tensor, nn
+
+
+FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+"""Full width at half maximum of a Gaussian of standard deviation 1."""
 
 
 @dataclass(frozen=True)

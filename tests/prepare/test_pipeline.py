@@ -550,8 +550,12 @@ def test_shipped_pipelines_run(path: Path, tmp_path: Path) -> None:
         "s1-central-slices-218x182": ((182, 218, 10), 1, (0, 1)),
         "s1-central-slices-4mm": ((40, 48, 10), 4, (0, 1)),
         "s1-phantom-slices-4mm": ((40, 48, 10), 4, (0, 1)),
+        "s2-cube-4mm": ((48, 48, 48), 4, (0, 1)),
         "s2-planes-256": ((256, 256, 256), 1, (-1, 1)),
+        "s2-tumour-slices-3mm": ((64, 64, 10), 3, (0, 1)),
+        "s2-tumour-volumes-6mm": ((32, 32, 32), 6, (0, 1)),
         "s3-32x128x128": ((128, 128, 32), 1.5, (0, 1)),
+        "s3-ixi-4mm": ((40, 48, 40), 4, (0, 1)),
         "conform-1mm": ((256, 256, 256), 1, (0, 1)),
         "oasis1-t88-128": ((128, 128, 80), (1.5, 1.5, 2), (0, 1)),
     }[path.stem]

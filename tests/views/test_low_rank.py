@@ -24,9 +24,10 @@ def volumes(num=30, rank=3, noise=0.1):
     return flat.reshape(num, 1, *GRID.shape)
 
 
-def fitted(x, components=3):
+def fitted(x, components=3, fwhm_mm=0.0, mirror=False):
     entry = VIEWS["low_rank"]
-    view = entry.component(entry.config(components=components), 1, GRID)
+    config = entry.config(components=components, fwhm_mm=fwhm_mm, mirror=mirror)
+    view = entry.component(config, 1, GRID)
     view.fit(x)
     return view
 
@@ -58,6 +59,34 @@ def test_nobody_is_described_by_components_that_know_them():
     assert lost(own, x) > 0.9 * unknown
 
 
+def test_mirrored_components_know_mirror_images():
+    x = volumes(rank=2, noise=0.0)
+    plain, mirrored = fitted(x, 4), fitted(x, 4, mirror=True)
+    turned = x.flip(2) - x.mean(0) + x.mean(0).flip(1)
+
+    def lost(view):
+        return float((view.decode(view.encode(turned).x) - turned).square().mean())
+
+    assert lost(mirrored) < 0.01 * lost(plain)
+
+
+def test_smoothed_components_are_smooth_and_lean_less_towards_their_people():
+    x, new = volumes(num=60, rank=1, noise=1.0).split(30)
+
+    def lean(view):
+        lost = [float((view.decode(view.encode(v).x) - v).square().mean()) for v in (x, new)]
+        return lost[1] - lost[0]
+
+    def roughness(view):
+        basis = view.state["all.basis"].T.reshape(-1, *GRID.shape)
+        return float(basis.diff(dim=3).square().mean())
+
+    plain, smooth = fitted(x, 15), fitted(x, 15, fwhm_mm=14.0)
+    assert roughness(smooth) < 0.3 * roughness(plain)
+    assert lean(smooth) < 0.5 * lean(plain)
+    torch.testing.assert_close(smooth.state["all.mean"], x.mean(0).flatten())
+
+
 def test_folds_speak_of_the_same_directions():
     x = volumes(rank=3, noise=0.01)
     view = fitted(x)
@@ -82,3 +111,5 @@ def test_too_many_components_and_given_images_are_refused():
         fitted(volumes()).item_spec(ConditionLayout(), 30, {"mask": 2})
     with pytest.raises(UsageError, match="at least"):
         VIEWS["low_rank"].config(num_folds=1)
+    with pytest.raises(UsageError, match="at least"):
+        VIEWS["low_rank"].config(fwhm_mm=-1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gyri.prepare.resample import FWHM_PER_SIGMA
+from gyri.types import FWHM_PER_SIGMA
 
 
 def as_seen_by(

@@ -12,8 +12,8 @@ from gyri.errors import UsageError
 from gyri.prepare.itk import resampled
 from gyri.prepare.scan import PreparedScan, bounding_box
 from gyri.registry import STEPS
+from gyri.types import FWHM_PER_SIGMA
 
-FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 SAME_SPACING_MM = 1e-3
 FOREGROUND = 0.5
 REACH_SIGMA = 4.0

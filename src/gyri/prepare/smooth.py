@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gyri.errors import UsageError
-from gyri.prepare.resample import FWHM_PER_SIGMA
 from gyri.prepare.scan import PreparedScan
 from gyri.registry import STEPS
+from gyri.types import FWHM_PER_SIGMA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,13 @@ import numpy as np
 from gyri.cohort.nifti import write_volume
 from gyri.errors import DataError
 from gyri.reading.study import Encoding
-from gyri.types import Grid
+from gyri.types import FWHM_PER_SIGMA, Grid
 
 FLOOR = 0.08
 """Brain is brighter than this share of a volume's 99th percentile, or enclosed by what is."""
 WINDOW = (0.5, 99.5)
 LEVELS = 255
 _PROBABILITIES = np.linspace(0, 1, 513)
-_FWHM = 2.3548200450309493
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _smoothed(volume: np.ndarray, settings: Encoding, grid: Grid) -> np.ndarray:
 
     if not settings.smooth_fwhm_mm:
         return volume
-    sigma = [settings.smooth_fwhm_mm / _FWHM / spacing for spacing in grid.spacing_mm]
+    sigma = [settings.smooth_fwhm_mm / FWHM_PER_SIGMA / spacing for spacing in grid.spacing_mm]
     smooth: np.ndarray = gaussian_filter(volume, sigma)
     return smooth
 

@@ -5,22 +5,29 @@ what they make instead of from noise alone.
 
 Components found with a subject lean towards that subject, and sampling never meets such knowledge.
 So the subjects of a split are dealt to folds, and a resident volume is seen through the components
-of the other folds, turned to lie as near as they can to those of all.
+of the other folds, turned to lie as near as they can to those of all. What is sampled would lean
+towards TRAIN by the components of all themselves, so that they are found in smoothed volumes and
+their mirror images: of unseen people these explain as much.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from gyri.errors import UsageError
 from gyri.nn.gaussian import LowRankGaussian
 from gyri.registry import VIEWS
-from gyri.types import Grid, Items, SampleRng
-from gyri.views.base import View, Volumes, subjects
+from gyri.types import FWHM_PER_SIGMA, Grid, Items, SampleRng
+from gyri.views.base import PLANE_AXIS, View, Volumes, subjects
 from gyri.views.kept import Kept
+
+LEFT_RIGHT = 2 + PLANE_AXIS["sagittal"]
+"""Dimension of (N, C, I, J, K) from left to right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +38,22 @@ class LowRankConfig:
     ----------
     components : directions that are kept; fewer than the subjects outside a fold.
     num_folds : of cross-fitting, at least 2.
+    fwhm_mm : full width at half maximum of the smoothing of volumes that components are found in;
+        0 for none.
+    mirror : find components in the volumes' mirror images, too (left and right).
     """
 
     components: int = 40
     num_folds: int = 5
+    fwhm_mm: float = 14.0
+    mirror: bool = True
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        if self.components < 1 or self.num_folds < 2:
+        if self.components < 1 or self.num_folds < 2 or self.fwhm_mm < 0:
             raise UsageError(
-                f"components is {self.components} and num_folds {self.num_folds}; they are at "
-                "least 1 and 2."
+                f"components is {self.components}, num_folds {self.num_folds} and fwhm_mm "
+                f"{self.fwhm_mm:g}; they are at least 1, 2 and 0."
             )
 
 
@@ -90,14 +102,32 @@ class LowRankView(View):
             )
         rows = torch.arange(num)
         flat = torch.cat([self._flat(volumes, rows[row : row + 1]) for row in range(num)])
-        components = self.config.components
-        everyone = LowRankGaussian.fit(flat, components)
+        smooth = self._smoothed(flat)
+        everyone = self._found(flat, smooth)
         self.state = everyone.tensors("all")
         for fold in range(folds):
-            others = flat[(rows % folds != fold).to(flat.device)]
-            own = LowRankGaussian.fit(others, components)
+            others = (rows % folds != fold).to(flat.device)
+            own = self._found(flat[others], smooth[others])
             self.state |= _turned(own, everyone).tensors(f"fold{fold}")
         self.state["spread"] = self._kept.of(volumes, rows).square().mean(0).sqrt()
+
+    def _smoothed(self, flat: Tensor) -> Tensor:
+        """Return the volumes (N, d) after a Gaussian filter, (N, d)."""
+        width = self.config.fwhm_mm / FWHM_PER_SIGMA
+        if not width:
+            return flat
+        sd = [width / spacing for spacing in self.grid.spacing_mm]
+        volumes = flat.unflatten(1, self.volume_shape).cpu().numpy()
+        smooth = [[gaussian_filter(x, sd, mode="nearest") for x in volume] for volume in volumes]
+        return torch.from_numpy(np.asarray(smooth)).to(flat).flatten(1)
+
+    def _found(self, flat: Tensor, smooth: Tensor) -> LowRankGaussian:
+        """Return the mean of volumes (N, d) and the components of what their smoothed ones show."""
+        shown = smooth - smooth.mean(0)
+        if self.config.mirror:
+            turned = shown.unflatten(1, self.volume_shape).flip(LEFT_RIGHT).flatten(1)
+            shown = torch.cat([shown, turned])
+        return replace(LowRankGaussian.fit(shown, self.config.components), mean=flat.mean(0))
 
     def _flat(self, volumes: Volumes, rows: Tensor) -> Tensor:
         # Channels that the recipe gives come after those that the view makes.
