@@ -1,11 +1,13 @@
 """Conditions: typed columns of the subject table as one vector with missing bits.
 
 The schema is fitted on TRAIN and travels in the checkpoint, so that sampling can be asked for
-"age 70, female" and can refuse a level that the model has never seen.
+"age 70, female" and can refuse a level that the model has never seen. A column of free text is read
+by a frozen encoder, so that any text can be asked for.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,7 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gyri.errors import UsageError, nearest
+from gyri.errors import DataError, UsageError, nearest
+from gyri.text import text_encoder
 from gyri.types import ConditionLayout
 
 MISSING = ("", "n/a", "na", "nan", "none", "missing")
@@ -29,20 +32,28 @@ class Column:
     levels : values of a categorical column, in the order of the one-hot code.
     mean, std : of a continuous column; its code is ``(value - mean) / std``.
     minimum, maximum : range seen in TRAIN.
+    encoder, encoder_sha256 : of a text column, folder and hash of the weights; its code is
+        ``(vector - centre) / std``.
+    centre : mean vector of TRAIN's texts.
     """
 
     name: str
-    kind: Literal["categorical", "continuous"]
+    kind: Literal["categorical", "continuous", "text"]
     levels: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 1.0
     minimum: float = 0.0
     maximum: float = 0.0
+    encoder: str = ""
+    encoder_sha256: str = ""
+    centre: tuple[float, ...] = ()
 
     @property
     def width(self) -> int:
         """Length of the column's code, without its missing bit."""
-        return len(self.levels) if self.kind == "categorical" else 1
+        return {"categorical": len(self.levels), "continuous": 1, "text": len(self.centre)}[
+            self.kind
+        ]
 
     def parse(self, text: Any) -> str | float | None:
         """Turn a value as the user wrote it into one of the column's; None where missing.
@@ -62,6 +73,8 @@ class Column:
                     f"{nearest(level, self.levels)} Known levels: {', '.join(self.levels)}."
                 )
             return level
+        if self.kind == "text":
+            return str(text).strip()
         try:
             return float(text)
         except (TypeError, ValueError):
@@ -69,6 +82,22 @@ class Column:
                 f"{self.name}={text!r} is no number; give a value such as {self.mean:.4g}, "
                 f"or 'n/a' for missing."
             ) from None
+
+    def read_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return the codes (N, width) of texts.
+
+        Raises
+        ------
+        DataError
+            If the encoder is gone or another one than in training.
+        """
+        encoder = text_encoder(self.encoder)
+        if encoder.sha256 != self.encoder_sha256:
+            raise DataError(
+                f"{self.encoder} holds other weights than those that read {self.name!r} in "
+                "training. Put the encoder of then back."
+            )
+        return (encoder.encode(texts) - torch.tensor(self.centre)) / self.std
 
 
 @dataclass(frozen=True)
@@ -86,7 +115,11 @@ class ConditionSchema:
 
     @classmethod
     def fit(
-        cls, table: pd.DataFrame, names: Sequence[str], kinds: Mapping[str, str]
+        cls,
+        table: pd.DataFrame,
+        names: Sequence[str],
+        kinds: Mapping[str, str],
+        text_encoders: Mapping[str, str] | None = None,
     ) -> ConditionSchema:
         """Read levels, means and ranges off the TRAIN rows.
 
@@ -95,13 +128,14 @@ class ConditionSchema:
         table : TRAIN rows.
         names : columns to condition on.
         kinds : ``"categorical"`` or ``"continuous"`` for every column of the table.
+        text_encoders : folders of the encoders that read categorical columns as free text.
 
         Raises
         ------
         UsageError
             If a column does not exist, or has no value or only one in TRAIN.
         """
-        columns = []
+        columns, encoders = [], text_encoders or {}
         for name in names:
             if name not in kinds:
                 raise UsageError(
@@ -114,7 +148,9 @@ class ConditionSchema:
                     f"Column {name!r} has {values.nunique()} different values in TRAIN; "
                     "a condition needs at least two. Leave it out of the recipe's `conditions`."
                 )
-            if kinds[name] == "categorical":
+            if name in encoders:
+                columns.append(_text_column(name, kinds[name], values, encoders[name]))
+            elif kinds[name] == "categorical":
                 columns.append(Column(name, "categorical", tuple(sorted({*map(_level, values)}))))
             else:
                 number = values.astype(float)
@@ -195,6 +231,11 @@ class ConditionSchema:
         """Turn parsed rows into condition vectors (N, D), missing bits included."""
         layout = self.layout
         vectors = torch.zeros(len(rows), layout.size)
+        for column, (start, stop) in zip(self.columns, layout.slices):
+            said = [k for k, row in enumerate(rows) if row[column.name] is not None]
+            if column.kind == "text" and said:
+                texts = [rows[k][column.name] for k in said]
+                vectors[said, start:stop] = column.read_texts(texts)
         for vector, row in zip(vectors, rows):
             for column, (start, stop) in zip(self.columns, layout.slices):
                 value = row[column.name]
@@ -202,9 +243,19 @@ class ConditionSchema:
                     vector[stop] = 1.0
                 elif column.kind == "categorical":
                     vector[start + column.levels.index(value)] = 1.0
-                else:
+                elif column.kind == "continuous":
                     vector[start] = (value - column.mean) / column.std
         return vectors
+
+    def disclosed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row as anyone may read it: of free text, which may name people, a hash."""
+        texts = {c.name for c in self.columns if c.kind == "text"}
+        return {
+            name: f"text {hashlib.sha256(value.encode()).hexdigest()[:16]}"
+            if name in texts and value is not None
+            else value
+            for name, value in row.items()
+        }
 
     def _combination(self, row: Mapping[str, Any]) -> tuple[str | None, ...]:
         return tuple(row[c.name] for c in self.columns if c.kind == "categorical")
@@ -217,9 +268,32 @@ class ConditionSchema:
     def from_json(cls, data: Mapping[str, Any]) -> ConditionSchema:
         """Inverse of `to_json`."""
         columns = tuple(
-            Column(**{**column, "levels": tuple(column["levels"])}) for column in data["columns"]
+            Column(**{name: _untupled(value) for name, value in column.items()})
+            for column in data["columns"]
         )
         return cls(columns, tuple(tuple(c) for c in data["combinations"]))
+
+
+def _text_column(name: str, kind: str, values: pd.Series, folder: str) -> Column:
+    if kind != "categorical":
+        raise UsageError(
+            f"text_encoders.{name}: the column holds numbers. Leave it out of text_encoders."
+        )
+    encoder = text_encoder(folder)
+    vectors = encoder.encode([str(value).strip() for value in values])
+    centre = vectors.mean(0)
+    return Column(
+        name,
+        "text",
+        std=float((vectors - centre).square().mean().sqrt().clamp_min(1e-6)),
+        encoder=folder,
+        encoder_sha256=encoder.sha256,
+        centre=tuple(centre.tolist()),
+    )
+
+
+def _untupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _level(value: Any) -> str:

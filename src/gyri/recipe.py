@@ -274,6 +274,8 @@ class Recipe:
     Parameters
     ----------
     needs : name -> path of a recipe or a run that must be trained first on the same subjects.
+    text_encoders : condition -> folder of the encoder, in Hugging Face's format, that reads the
+        column as free text.
     """
 
     name: str
@@ -285,9 +287,21 @@ class Recipe:
     training: TrainingConfig
     seed: int = 0
     needs: Mapping[str, str] = field(default_factory=dict)
+    text_encoders: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse encoders of columns that nothing is conditioned on."""
+        for name in self.text_encoders:
+            if name not in self.conditions:
+                raise UsageError(
+                    f"text_encoders.{name} is not among the conditions "
+                    f"({', '.join(self.conditions) or 'none'}).{nearest(name, self.conditions)} "
+                    "Add it to them, or leave it out."
+                )
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain data, as the YAML file holds it, with every default written out."""
+        texts = {"text_encoders": dict(self.text_encoders)} if self.text_encoders else {}
         return {
             "name": self.name,
             "seed": self.seed,
@@ -298,6 +312,7 @@ class Recipe:
             "conditions": list(self.conditions),
             "training": _plain(self.training),
             "needs": dict(self.needs),
+            **texts,
         }
 
     def to_yaml(self) -> str:
@@ -362,8 +377,9 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 
 def _resolve_paths(mapping: dict[str, Any], folder: Path) -> None:
     """Make the paths of a recipe absolute that are not yet."""
-    needs = mapping.get("needs") or {}
-    mapping["needs"] = {name: str((folder / needed).resolve()) for name, needed in needs.items()}
+    for key in ("needs", "text_encoders"):
+        paths = mapping.get(key) or {}
+        mapping[key] = {name: str((folder / path).resolve()) for name, path in paths.items()}
     template = (mapping.get("data") or {}).get("template")
     if template is not None and template not in NAMED_TEMPLATES:
         mapping["data"]["template"] = str((folder / str(template)).resolve())
@@ -401,6 +417,7 @@ def parse_recipe(mapping: Mapping[str, Any]) -> Recipe:
         training=typed(mapping["training"], TrainingConfig, "training"),
         seed=typed(mapping.get("seed", 0), int, "seed"),
         needs=typed(mapping.get("needs") or {}, dict[str, str], "needs"),
+        text_encoders=typed(mapping.get("text_encoders") or {}, dict[str, str], "text_encoders"),
     )
 
 

@@ -178,8 +178,9 @@ def _write_arm(
     rows = [known_conditions(model.schema, row) for _, row in table.iterrows()]
     condition = model.schema.encode(rows).to(model.device)
     names = [str(name) for name in table.index]
-    listing = pd.DataFrame(rows, index=names, columns=list(model.schema.names), dtype=object)
-    made = SyntheticCohort.create(folder, facts, listing, column_types(model.schema))
+    columns = column_types(model.schema)
+    listing = pd.DataFrame(rows, index=names, columns=list(columns), dtype=object)
+    made = SyntheticCohort.create(folder, facts, listing, columns)
     warn_of_people(made, cohort, "Reconstructed", "what a model makes of")
 
     def make(chosen: list[int]) -> tuple[Tensor, list[dict[str, Any]]]:

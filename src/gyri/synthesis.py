@@ -167,14 +167,14 @@ def sample(
         "seed": seed,
         "num": len(rows),
         "skull_stripped": trained.info["skull_stripped"],
-        "conditions": [list(row.values()) for row in rows],
+        "conditions": [list(trained.schema.disclosed(row).values()) for row in rows],
         **swept,
     }
     if given:
         facts["channels"] = [*trained.info["channels"], *trained.info["context"]]
         facts["given"] = given.facts(people)
-    table = pd.DataFrame(rows, index=names, columns=list(trained.schema.names), dtype=object)
     columns = column_types(trained.schema)
+    table = pd.DataFrame(rows, index=names, columns=list(columns), dtype=object)
     if swept:
         table[SWEEP_BASE] = [f"base{k + 1:04d}" for k in bases]
         columns[SWEEP_BASE] = ColumnType(
@@ -193,7 +193,7 @@ def sample(
         return volumes, [
             {
                 "Seed": own,
-                "Conditions": rows[k],
+                "Conditions": trained.schema.disclosed(rows[k]),
                 "SamplingSeconds": seconds,
                 **({"GivenOf": given.subjects[people[bases[k]]]} if given else {}),
             }
@@ -384,11 +384,12 @@ def drawn_rows(of: int, num: int, seed: int) -> list[int]:
 
 
 def column_types(schema: ConditionSchema) -> dict[str, ColumnType]:
-    """Describe the conditions as columns of a generated cohort's table."""
+    """Describe the conditions as columns of a generated cohort's table; free text stays out."""
     return {
         column.name: ColumnType(
             kind=column.kind,
             description=f"Condition that the volume was generated for: {column.name}",
         )
         for column in schema.columns
+        if column.kind != "text"
     }

@@ -243,7 +243,7 @@ def _train(
     train_rows = cohort.rows("TRAIN", recipe.data.sessions)
     kinds = {name: column.kind for name, column in cohort.columns.items()}
     if begun_from is None:
-        schema = ConditionSchema.fit(train_rows, recipe.conditions, kinds)
+        schema = ConditionSchema.fit(train_rows, recipe.conditions, kinds, recipe.text_encoders)
     else:
         refuse_overlap(cohort, begun_from, recipe.training.private is not None)
         schema = taken_schema(recipe, begun_from)
