@@ -8,12 +8,17 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
+import nibabel as nib
+import numpy as np
 import pytest
 from tests.study.sheets import sheet
 from tests.study.test_plan import DDPM, STUDY, detail, protocol, write
 
 from gyri.errors import GyriError, ResumableStop, UsageError
+from gyri.evaluation.metrics.frechet import FrechetDistance
+from gyri.evaluation.metrics.kernel import KernelDistance
 from gyri.study import run as running
 from gyri.study import trial
 from gyri.study.plan import load_study
@@ -186,6 +191,34 @@ def test_the_checkpoint_is_chosen_by_its_distance_to_val(tmp_path, tiny_cohort, 
     assert 'id="course"' in (tmp_path / "out" / "results.html").read_text()
     facts = next((tmp_path / "out" / "rows" / "ddpm" / "seed-0").glob("samples-*"))
     assert json.loads((facts / "gyri-synthetic.json").read_text())["checkpoint"] == "step-00000002"
+
+
+def test_a_checkpoint_of_blank_samples_is_not_chosen(tmp_path, tiny_cohort, here, monkeypatch):
+    real_sample = trial.api.sample
+
+    def sample(run, folder, *, step, **given):
+        made, warnings = real_sample(run, folder, step=step, **given)
+        if step in blank:
+            for path in made.root.glob("sub-*/anat/*.nii.gz"):
+                image = nib.load(path)
+                nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), image.affine), path)
+        return made, warnings
+
+    monkeypatch.setattr(trial.api, "sample", sample)
+    monkeypatch.setattr(trial, "MIN_CHOOSING", 1)
+    monkeypatch.setattr(FrechetDistance, "scores", lambda *_: [])
+    scored = [SimpleNamespace(key="kid/morph-v1", value=1.0)]
+    monkeypatch.setattr(KernelDistance, "scores", lambda *_: scored)
+    snapshots = {**STUDY["rows"][1], "overrides": ["training.snapshots=2"]}
+    choose = protocol(steps=4, choose={"checkpoints": 2, "num": 2})
+    study = load_study(write(tmp_path, rows=[snapshots], protocol=choose))
+
+    blank = {4}
+    (row,) = run_study(study, tiny_cohort, tmp_path / "one")["rows"]
+    assert row["trials"][0]["checkpoint"]["step"] == 2
+    blank = {2, 4}
+    (row,) = run_study(study, tiny_cohort, tmp_path / "none")["rows"]
+    assert "same value" in row["trials"][0]["failure"]["reason"]
 
 
 def test_two_jobs_share_the_threads_and_know_that_they_are_not_alone(

@@ -198,6 +198,7 @@ def _choose(job: Job) -> dict[str, Any]:
     if len(steps) == 1:
         return {"step": steps[0]}
     distances = _distances(job, choose, steps)
+    steps = list(distances)
     kernel = [key for key in distances[steps[0]] if key.startswith("kid/")]
     table = np.array([[distances[step][key] for key in kernel] for step in steps])
     ranks = table.argsort(0).argsort(0).mean(1)
@@ -207,7 +208,10 @@ def _choose(job: Job) -> dict[str, Any]:
 
 
 def _distances(job: Job, choose: Choose, steps: list[int]) -> dict[int, dict[str, float]]:
-    """Kernel and Fréchet distances of each checkpoint's samples to a split, by the score's key."""
+    """Kernel and Fréchet distances of each checkpoint's samples to a split, by the score's key.
+
+    A checkpoint whose samples cannot be judged, as they are blank, is left out.
+    """
     from threadpoolctl import threadpool_limits
 
     from gyri.evaluation.metrics.frechet import FrechetDistance
@@ -226,19 +230,26 @@ def _distances(job: Job, choose: Choose, steps: list[int]) -> dict[int, dict[str
             cohort.volume_set("TRAIN"), real, choose.num, 0, Path(job.cache), 0, None,
             features=job.judge["features"] or None,
         )  # fmt: skip
-        found = {}
+        found, refused = {}, None
         for step in steps:
             folder = job.run / "chosen-from" / f"step-{step:08d}-{job.keys['choose'][:8]}"
             samples, _ = api.sample(
                 job.run, folder, num=choose.num, like=job.data, split=choose.on, step=step,
                 seed=job.sampling_seed, overrides=job.sampling,
             )  # fmt: skip
-            evidence = judge.evidence(*without_nan(samples.volume_set()))
+            try:
+                evidence = judge.evidence(*without_nan(samples.volume_set()))
+            except DataError as error:
+                print(f"The checkpoint of step {step} is not chosen: {error}", flush=True)
+                refused = error
+                continue
             found[step] = {
                 score.key: float(score.value)
                 for metric in (KernelDistance(), FrechetDistance())
                 for score in metric.scores(evidence, judge.study)
             }
+    if refused is not None and not found:
+        raise refused
     return found
 
 
