@@ -34,6 +34,12 @@ def test_first_order_of_a_gaussian():
     assert (found["entropy"], found["uniformity"]) == (0.0, 1.0)
 
 
+def test_first_order_of_two_voxels_is_finite():
+    found = first_order(np.array([0.2, 0.6]), np.array([3, 9]))
+    assert np.isfinite(found).all()
+    assert found[FIRST_ORDER_NAMES.index("robust_mean_absolute_deviation")] == pytest.approx(0.2)
+
+
 def test_co_occurrence_matches_a_count_by_hand():
     rng = np.random.default_rng(1)
     levels = rng.integers(0, NUM_LEVELS, (4, 5, 3)).astype(np.uint8)

@@ -73,7 +73,8 @@ def first_order(values: FloatArray, levels: NDArray[np.int64]) -> FloatArray:
     p10, p25, median, p75, p90 = np.percentile(values, [10, 25, 50, 75, 90])
     mean, variance = values.mean(), values.var()
     centred = values - mean
-    robust = values[(values >= p10) & (values <= p90)]
+    inner = values[(values >= p10) & (values <= p90)]
+    robust = inner if inner.size else values  # Of two voxels neither lies between.
     p = np.bincount(levels, minlength=NUM_LEVELS) / levels.size
     squared = centred * centred
     third, fourth = (squared @ centred) / values.size, (squared @ squared) / values.size
