@@ -62,7 +62,8 @@ def draw_samples(study: Path, cohort: PreparedCohort, out: Path) -> None:
             (row["label"], np.concatenate([case(made, k, d) for k, d in zip(shown, depths)], 1))
         )
         if not real:
-            real = [case(hold, hold.ids.index(people[k]), d) for k, d in zip(shown, depths)]
+            places = [hold.ids.index(people[k]) for k in shown]
+            real = [case(hold, place, _depth(hold, place)) for place in places]
     lines.insert(0, ("real", np.concatenate(real, axis=1)))
     rows, columns = lines[0][1].shape
     size = min(15.0, 1.1 * columns / rows), 1.25 * len(lines)
