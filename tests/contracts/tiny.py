@@ -167,11 +167,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         },
     },
     "voxelmorph": {
+        "conditions": [],
         "view": "volume",
         "method": {"name": "voxelmorph", "window": 5, "ema_half_life_images": 8},
         "networks": {"registration": REGISTRATION_UNET},
     },
     "diffusemorph": {
+        "conditions": [],
         "view": "volume",
         "method": {"name": "diffusemorph", "window": 5},
         "networks": {"score": UNET, "deformation": REGISTRATION_UNET},

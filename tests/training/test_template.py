@@ -77,6 +77,12 @@ def test_only_registrations_take_one(tiny_cohort, tmp_path):
         train(parse_recipe(mapping), tiny_cohort, tmp_path / "run", quiet=True)
 
 
+def test_registrations_follow_no_conditions(tiny_cohort, tmp_path):
+    mapping = {**recipe("voxelmorph", steps=1).to_mapping(), "conditions": ["age"]}
+    with pytest.raises(UsageError, match="whatever they are"):
+        train(parse_recipe(mapping), tiny_cohort, tmp_path / "run", quiet=True)
+
+
 def test_a_file_is_looked_for_beside_its_recipe(tmp_path):
     mapping = recipe("voxelmorph").to_yaml()
     (tmp_path / "r.yaml").write_text(mapping.replace("template: null", "template: brain.nii.gz"))

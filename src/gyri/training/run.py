@@ -257,6 +257,11 @@ def _train(
     if begun_from is not None:
         begin(method, begun_from)
     if isinstance(method, Registrar):
+        if schema.columns:
+            raise UsageError(
+                f"conditions are {', '.join(schema.names)}, and {recipe.method.name} registers a "
+                "scan whatever they are. Leave them out."
+            )
         name = recipe.data.template or NAMED_TEMPLATES[0]
         method.take_template(load_template(name, volumes, cohort.grid))
     elif recipe.data.template is not None:
