@@ -1,0 +1,98 @@
+"""Draw and tabulate a study of families of volume generators, as s3-baselines.md shows it.
+
+python docs/results/families.py STUDY PREPARED OUT.png [--num 6]
+
+Draws the first people of HOLD and the first samples of every row that is done (axial, sagittal),
+and prints the table of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from table import ANCHORS, cell, number
+
+from gyri.cohort.prepared import PreparedCohort
+from gyri.cohort.synthetic import SyntheticCohort
+
+COLUMNS = {
+    "fd/morph-v1": "Fréchet, morph-v1",
+    "fd/radiomics-v1": "Fréchet, radiomics-v1",
+    "kid/morph-v1": "kernel, morph-v1",
+    "kid/radiomics-v1": "kernel, radiomics-v1",
+    "coverage/morph-v1": "coverage, morph-v1",
+    "msssim/delta": "MS-SSIM delta",
+    "coherence": "coherent",
+    "components": "one brain",
+    "nearest/copy_rate": "copy rate",
+    "nearest/closer": "nearer to TRAIN",
+    "conditioning/age/gain": "age: gain",
+}
+
+
+def finished(study: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Rows of a study with their first trial, where that is done."""
+    rows = json.loads((study / "results.json").read_text())["rows"]
+    return [(r["label"], t) for r in rows for t in r["trials"][:1] if t["state"] == "done"]
+
+
+def strip(volumes: np.ndarray) -> np.ndarray:
+    """Mid-slices of (N, I, J, K) side by side, axial above sagittal."""
+    i, k = volumes.shape[1] // 2, volumes.shape[3] // 2
+    axial = [np.rot90(volume[:, :, k]) for volume in volumes]
+    sagittal = [np.rot90(volume[i]) for volume in volumes]
+    width = max(axial[0].shape[1], sagittal[0].shape[1])
+    lines = [
+        np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in line], axis=1)
+        for line in (axial, sagittal)
+    ]
+    return np.concatenate(lines)
+
+
+def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
+    """One strip a row, people first."""
+    strips = [("people", strip(cohort.volume_set("HOLD").volumes[:num, 0]))]
+    for label, trial in finished(study):
+        made = SyntheticCohort.read(study / trial["samples"]).volume_set()
+        strips.append((label, strip(made.volumes[:num, 0])))
+    columns = 2
+    lines = -(-len(strips) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(12, 2.05 * lines))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (label, image) in zip(axes.flat, strips):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(label, fontsize=9, loc="left", pad=2)
+    figure.tight_layout(pad=0.3)
+    figure.savefig(out, dpi=90, facecolor="white")
+
+
+def main() -> None:
+    """Draw and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("prepared", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--num", type=int, default=6)
+    given = parser.parse_args()
+    print("| row | steps | s a sample | " + " | ".join(COLUMNS.values()) + " |")
+    print("|---" * (3 + len(COLUMNS)) + "|")
+    scores: dict[str, Any] = {}
+    for label, trial in finished(given.study):
+        scores, cost = trial["scores"], trial["cost"]
+        cells = [cell(scores[key]) if key in scores else "" for key in COLUMNS]
+        head = f"| {label} | {cost['steps']} | {number(cost['seconds_a_sample'])} | "
+        print(head + " | ".join(cells) + " |")
+    for anchor in ANCHORS:
+        of = [scores.get(key, {}).get("anchors", {}).get(anchor) for key in COLUMNS]
+        print(f"| *{anchor}* | | | " + " | ".join(f"*{number(a)}*" if a else "" for a in of) + " |")
+    draw(given.study, PreparedCohort.read(given.prepared), given.out, given.num)
+
+
+if __name__ == "__main__":
+    main()
