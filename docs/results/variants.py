@@ -4,7 +4,8 @@ python docs/results/variants.py STUDY PREPARED OUT
 
 Writes OUT-samples.png (for three held-out masks the person's own scans and what every row makes of
 them; without given masks the first samples), OUT-course.png (distance to VAL over items seen) and
-prints a table of what the judge says, the artefacts of each row among it.
+prints a table of what the judge says, the artefacts of each row among it, and one of the training
+seeds where there are several.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from table import cell, number
 
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
 from gyri.cohort.volumes import VolumeSet
 from gyri.evaluation.metrics.artefacts import Artefacts
 from gyri.evaluation.protocol import Judge, without_nan
+from gyri.report.charts import courses
+from gyri.report.figures import png
 
 SHOWN = 3
 KEYS = (
@@ -86,28 +90,31 @@ def _depth(volumes: VolumeSet, row: int) -> int:
 
 def draw_course(study: Path, out: Path) -> None:
     """Distance to VAL at every kept checkpoint, over items seen."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.2))
+    lines = {}
     for row, trial in finished(study):
         found = trial["checkpoint"]["distances"]
         steps = sorted(found, key=int)
         each = trial["cost"]["images_seen"] / trial["cost"]["steps"]
         seen = [int(step) * each / 1000 for step in steps]
-        axis.plot(seen, [found[step]["fd/morph-v1"] for step in steps], "o-", label=row["label"])
-    axis.set_yscale("log")
-    axis.set_xlabel("items seen, thousands")
-    axis.set_ylabel("Fréchet distance to VAL, morph-v1")
-    axis.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(f"{out}-course.png", dpi=90, facecolor="white")
+        lines[row["label"]] = seen, [found[step]["fd/morph-v1"] for step in steps]
+    figure = courses(lines, "items seen, thousands", "Fréchet distance to VAL, morph-v1")
+    Path(f"{out}-course.png").write_bytes(png(figure, dpi=90))
 
 
-def told(score: dict[str, Any] | None) -> str:
-    """Value and interval."""
-    if score is None or score["value"] is None:
-        return "–"
-    if score.get("low") is None:
-        return f"{score['value']:.3g}"
-    return f"{score['value']:.3g} ({score['low']:.3g}, {score['high']:.3g})"
+def print_seeds(study: Path) -> None:
+    """Print what every training seed of a row came to."""
+    rows = json.loads((study / "results.json").read_text())["rows"]
+    if all(len(row["trials"]) < 2 for row in rows):
+        return
+    keys = [key for key in KEYS if key in finished(study)[0][1]["scores"]]
+    print("\n| row, a value a seed | " + " | ".join(keys) + " |")
+    print("|---" * (len(keys) + 1) + "|")
+    for row in rows:
+        done = [trial["scores"] for trial in row["trials"] if trial["state"] == "done"]
+        values = [
+            [number(scores[k]["value"]) if k in scores else "–" for scores in done] for k in keys
+        ]
+        print(f"| {row['label']} | " + " | ".join(", ".join(each) for each in values) + " |")
 
 
 def artefacts(study: Path, cohort: PreparedCohort) -> dict[str, list[str]]:
@@ -119,7 +126,7 @@ def artefacts(study: Path, cohort: PreparedCohort) -> dict[str, list[str]]:
         sets[row["label"]] = SyntheticCohort.read(study / trial["samples"]).volume_set()
     return {
         name: [
-            told(vars(score))
+            cell(vars(score))
             for score in Artefacts().scores(judge.evidence(*without_nan(volumes)), judge.study)
         ]
         for name, volumes in sets.items()
@@ -142,14 +149,15 @@ def main() -> None:
     print("| row | " + " | ".join([*keys, "volumes with a hole", "signal outside"]) + " |")
     print("|---" * (len(keys) + 3) + "|")
     for row, trial in rows:
-        cells = [told(trial["scores"].get(key)) for key in keys]
+        cells = [cell(trial["scores"][key]) if key in trial["scores"] else "–" for key in keys]
         print(f"| {row['label']} | " + " | ".join([*cells, *flaws[row["label"]]]) + " |")
     first = rows[0][1]["scores"]
     for anchor in ("ceiling", "mean_image", "phase_random", "noise"):
         values = [first[key]["anchors"].get(anchor) if key in first else None for key in keys]
-        cells = ["–" if value is None else f"{value:.3g}" for value in values]
+        cells = ["–" if value is None else number(value) for value in values]
         print(f"| *{anchor}* | " + " | ".join(cells) + " | | |")
     print(f"| *HOLD* | {'| ' * len(keys)}{flaws['real'][0]} | {flaws['real'][1]} |")
+    print_seeds(arguments.study)
 
 
 if __name__ == "__main__":
