@@ -82,6 +82,15 @@ def test_a_budget_given_by_hand_scales_rows_with_their_own(tmp_path):
     assert scaled.recipes["own"].training.budget_s == 20
 
 
+def test_seeds_given_by_hand_stand_for_the_protocols(tmp_path):
+    own = [*STUDY["rows"], {"name": "own", "recipe": "ddpm.yaml", "seeds": [7]}]
+    study = load_study(write(tmp_path, rows=own), seeds=(1, 2))
+    seeds = {row.name: row.seeds or study.protocol.seeds for row in study.rows}
+    assert seeds == {"pca": (1, 2), "ddpm": (1, 2), "own": (7,)}
+    with pytest.raises(UsageError, match="different numbers"):
+        load_study(tmp_path / "study.yaml", seeds=(1, 1))
+
+
 def detail(**needs):
     return [{"name": "detail", "recipe": "detail.yaml", "needs": needs, "steps": 10}]
 

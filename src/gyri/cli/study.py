@@ -28,6 +28,8 @@ class Command:
     """Rows to run; by default all. The table holds every row that is done."""
     budget: float | None = None
     """Seconds of training a row instead of the study's; rows with their own keep the ratio."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of training instead of the study's; from three on, differences of rows are given."""
     jobs: int = 1
     """Rows at a time: each on a device of its own, or on its share of the processor's threads.
     Rows that share a processor slow each other down: use it to try things out."""
@@ -38,7 +40,7 @@ class Command:
         from gyri.study.plan import load_study
         from gyri.study.run import failed, run_study
 
-        study = load_study(self.study, self.budget)
+        study = load_study(self.study, self.budget, self.seeds)
         out = self.out or Path("runs") / self.study.stem
         results = run_study(
             study, self.data, out, rows=self.rows, jobs=self.jobs, tell=_tell, began=began

@@ -198,7 +198,7 @@ class Trial:
         return f"{self.row.name}/seed-{self.seed}"
 
 
-def load_study(path: Path | str, budget_s: float | None = None) -> Study:
+def load_study(path: Path | str, budget_s: float | None = None, seeds: Sequence[int] = ()) -> Study:
     """Read a study file and every recipe that it names.
 
     Parameters
@@ -206,6 +206,7 @@ def load_study(path: Path | str, budget_s: float | None = None) -> Study:
     path : YAML file with ``name``, ``about``, ``protocol`` and ``rows``.
     budget_s : seconds of training instead of the protocol's; rows with a budget of their own keep
         its ratio to the protocol's.
+    seeds : of training instead of the protocol's; rows with seeds of their own keep them.
 
     Raises
     ------
@@ -229,7 +230,10 @@ def load_study(path: Path | str, budget_s: float | None = None) -> Study:
     if missing:
         raise UsageError(f"{path}: the study has no {' and no '.join(missing)}.")
     try:
-        protocol = typed(mapping["protocol"], Protocol, "protocol")
+        asked = mapping["protocol"]
+        if seeds and isinstance(asked, Mapping):
+            asked = {**asked, "seeds": list(seeds)}
+        protocol = typed(asked, Protocol, "protocol")
         rows = tuple(typed(row, Row, _place(n, row)) for n, row in enumerate(mapping["rows"]))
         _check_names(rows)
         if budget_s is not None:
