@@ -69,7 +69,7 @@ def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         axis.set_title(label, fontsize=9, loc="left", pad=2)
     figure.tight_layout(pad=0.3)
-    figure.savefig(out, dpi=90, facecolor="white")
+    figure.savefig(out, dpi=70, facecolor="white")
 
 
 def main() -> None:
