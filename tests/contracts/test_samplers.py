@@ -143,7 +143,7 @@ OVERFIT = {
             "latent_size": 2,
             "likeness": "voxel",
             "reconstruction": {"scale": 1.0},
-            "beta": 10.0,
+            "beta": 1.0,
             "gamma": 0.1,
             "lr": 1e-3,
             "final_lr": 0.02,
