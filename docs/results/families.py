@@ -9,13 +9,12 @@ and prints the table of the page.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from table import ANCHORS, cell, number
+from table import ANCHORS, cell, finished, number
 
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
@@ -35,12 +34,6 @@ COLUMNS = {
 }
 
 
-def finished(study: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Rows of a study with their first trial, where that is done."""
-    rows = json.loads((study / "results.json").read_text())["rows"]
-    return [(r["label"], t) for r in rows for t in r["trials"][:1] if t["state"] == "done"]
-
-
 def strip(volumes: np.ndarray) -> np.ndarray:
     """Mid-slices of (N, I, J, K) side by side, axial above sagittal."""
     i, k = volumes.shape[1] // 2, volumes.shape[3] // 2
@@ -57,9 +50,9 @@ def strip(volumes: np.ndarray) -> np.ndarray:
 def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
     """One strip a row, people first."""
     strips = [("people", strip(cohort.volume_set("HOLD").volumes[:num, 0]))]
-    for label, trial in finished(study):
+    for row, trial in finished(study):
         made = SyntheticCohort.read(study / trial["samples"]).volume_set()
-        strips.append((label, strip(made.volumes[:num, 0])))
+        strips.append((row["label"], strip(made.volumes[:num, 0])))
     columns = 2
     lines = -(-len(strips) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(12, 2.05 * lines))
@@ -83,10 +76,10 @@ def main() -> None:
     print("| row | steps | s a sample | " + " | ".join(COLUMNS.values()) + " |")
     print("|---" * (3 + len(COLUMNS)) + "|")
     scores: dict[str, Any] = {}
-    for label, trial in finished(given.study):
+    for row, trial in finished(given.study):
         scores, cost = trial["scores"], trial["cost"]
         cells = [cell(scores[key]) if key in scores else "" for key in COLUMNS]
-        head = f"| {label} | {cost['steps']} | {number(cost['seconds_a_sample'])} | "
+        head = f"| {row['label']} | {cost['steps']} | {number(cost['seconds_a_sample'])} | "
         print(head + " | ".join(cells) + " |")
     for anchor in ANCHORS:
         of = [scores.get(key, {}).get("anchors", {}).get(anchor) for key in COLUMNS]

@@ -23,6 +23,12 @@ ANCHORS = ("ceiling", "mean_image", "phase_random", "noise")
 ALL_ANCHORS = ("ceiling", "train_copies", "pca_gaussian", "blurred", *ANCHORS[1:])
 
 
+def finished(study: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of a study with their first trial, where that is done."""
+    rows = json.loads((study / "results.json").read_text())["rows"]
+    return [(r, t) for r in rows for t in r["trials"][:1] if t["state"] == "done"]
+
+
 def number(value: float | None) -> str:
     """Write a number with three digits."""
     if value is None:

@@ -13,11 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from table import cell, number
+from table import cell, finished, number
 
 from gyri.cohort.prepared import PreparedCohort
 from gyri.cohort.synthetic import SyntheticCohort
@@ -33,15 +32,6 @@ KEYS = (
     "msssim/delta", "nearest/copy_rate", "components", "label_agreement/tumour/whole",
     "label_agreement/tumour/ratio", "label_anatomy/tumour/w1", "label_anatomy/tumour/place",
 )  # fmt: skip
-
-
-def finished(study: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Rows of a study with their first finished trial."""
-    results = json.loads((study / "results.json").read_text())
-    return [
-        (row, trial) for row in results["rows"] for trial in row["trials"][:1]
-        if trial["state"] == "done"
-    ]  # fmt: skip
 
 
 def case(volumes: VolumeSet, row: int, depth: int) -> np.ndarray:
