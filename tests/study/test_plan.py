@@ -242,6 +242,22 @@ def test_a_key_changes_with_what_decides_its_stage_and_no_earlier(tmp_path, tiny
     assert changed(other, "pca/seed-0") == ["train", "choose", "sample", "judge"]
 
 
+def test_keys_hold_what_a_row_needs_and_not_where_it_lies(tmp_path, tiny_cohort):
+    cohort = PreparedCohort.read(tiny_cohort)
+
+    def keys(folder):
+        folder.mkdir(exist_ok=True)
+        row = {"name": "detail", "recipe": "detail.yaml", "needs": {"coarse": 0.5}}
+        study = load_study(write(folder, rows=[row], protocol=protocol(network_calls=13)))
+        return trials(study, study.rows, cohort)[0].keys
+
+    here = keys(tmp_path / "here")
+    assert keys(tmp_path / "there") == here
+    coarse = tmp_path / "there" / "coarse.yaml"
+    coarse.write_text(coarse.read_text().replace("components: 2", "components: 3"))
+    assert keys(tmp_path / "there")["train"] != here["train"]
+
+
 def test_first_all_rows_with_one_seed_then_with_the_next(tmp_path, tiny_cohort):
     study = load_study(write(tmp_path, protocol=protocol(seeds=[0, 1])))
     found = trials(study, study.rows, PreparedCohort.read(tiny_cohort))

@@ -418,14 +418,14 @@ def _keys(
 
 
 def _recipe_digest(recipe: Recipe) -> str:
-    """Hash of a recipe and of all that it needs."""
+    """Hash of a recipe and of all that it needs, wherever these lie."""
     needs = {}
     for name, path in recipe.needs.items():
         if (Path(path) / "run.json").is_file():
             needs[name] = checkpoint.digest(Run.read(path).checkpoint())
         else:
             needs[name] = _recipe_digest(load_recipe(path))
-    return _digest({"recipe": recipe.sha256, "needs": needs})
+    return _digest({"recipe": replace(recipe, needs={}).sha256, "needs": needs})
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
