@@ -13,7 +13,7 @@ from gyri import api
 from gyri.conditions import ConditionSchema
 from gyri.errors import DataError, UsageError
 from gyri.recipe import load_recipe, parse_recipe
-from gyri.synthesis import draw
+from gyri.synthesis import draw, sweep_values
 
 transformers = pytest.importorskip("transformers")
 
@@ -51,6 +51,11 @@ def encoder(tmp_path_factory):
 def schema(encoder):
     table = pd.DataFrame({"report": [*REPORTS, None], "age": [20.0, 40.0, 60.0, 80.0]})
     return ConditionSchema.fit(table, ["report", "age"], KINDS, {"report": str(encoder)})
+
+
+def test_a_text_is_not_swept_since_no_table_says_what_was_asked(schema):
+    with pytest.raises(UsageError, match="--condition report=TEXT and the same --seed"):
+        sweep_values(schema, "report=normal brain,mild atrophy")
 
 
 def test_any_text_has_a_code_and_none_is_missing(schema):

@@ -282,7 +282,7 @@ def sweep_values(schema: ConditionSchema, sweep: str) -> tuple[str, list[str | f
     Raises
     ------
     UsageError
-        On an unknown condition, an unknown level, or fewer than two different values.
+        On an unknown condition, an unknown level, free text, or fewer than two different values.
     """
     name, equals, text = sweep.partition("=")
     column = next((c for c in schema.columns if c.name == name), None)
@@ -291,6 +291,12 @@ def sweep_values(schema: ConditionSchema, sweep: str) -> tuple[str, list[str | f
         raise UsageError(
             f"The model has no condition {name!r} to sweep.{nearest(name, schema.names)} "
             f"It was trained with: {known}."
+        )
+    if column.kind == "text":
+        raise UsageError(
+            f"{name} is free text, which the table of samples does not hold: nobody could tell "
+            f"what was swept. Sample once for each text, with --condition {name}=TEXT and the same "
+            "--seed."
         )
     parts: list[str] | list[float] = text.split(",")
     if not equals and column.kind == "categorical":

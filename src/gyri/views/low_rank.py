@@ -45,7 +45,7 @@ class LowRankConfig:
 
     components: int = 40
     num_folds: int = 5
-    fwhm_mm: float = 14.0
+    fwhm_mm: float = 24.0
     mirror: bool = True
 
     def __post_init__(self) -> None:
