@@ -3,7 +3,7 @@
 python docs/results/families.py STUDY PREPARED OUT.png [--num 6]
 
 Draws the first people of HOLD and the first samples of every row that is done (axial, sagittal),
-and prints the table of the page.
+and prints the tables of the page.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ COLUMNS = {
     "nearest/closer": "nearer to TRAIN",
     "conditioning/age/gain": "age: gain",
 }
+FEATURES = ("morph-v1", "radiomics-v1", "spectrum-v1", "ssl-v1", "sw-v1")
+INFINITY = {f"fd_infinity/{name}": name for name in FEATURES}
 
 
 def strip(volumes: np.ndarray) -> np.ndarray:
@@ -65,6 +67,27 @@ def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
     figure.savefig(out, dpi=70, facecolor="white")
 
 
+def tabulate(study: Path, columns: dict[str, str], head: str) -> None:
+    """Print the scores `columns` of every row that is done, then the anchors."""
+    print(f"| {head} | " + " | ".join(columns.values()) + " |")
+    print("|---" * (head.count("|") + 1 + len(columns)) + "|")
+    scores: dict[str, Any] = {}
+    for row, trial in finished(study):
+        scores, cost = trial["scores"], trial["cost"]
+        facts = [row["label"], str(cost["steps"]), number(cost["seconds_a_sample"])]
+        cells = facts[: head.count("|") + 1]
+        cells += [cell(scores[key]) if key in scores else "" for key in columns]
+        print(f"| {' | '.join(cells)} |")
+    for anchor in ANCHORS:
+        of = [scores.get(key, {}).get("anchors", {}).get(anchor) for key in columns]
+        cells = [
+            f"*{anchor}*",
+            *[""] * head.count("|"),
+            *(f"*{number(a)}*" if a else "" for a in of),
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
 def main() -> None:
     """Draw and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -73,17 +96,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--num", type=int, default=6)
     given = parser.parse_args()
-    print("| row | steps | s a sample | " + " | ".join(COLUMNS.values()) + " |")
-    print("|---" * (3 + len(COLUMNS)) + "|")
-    scores: dict[str, Any] = {}
-    for row, trial in finished(given.study):
-        scores, cost = trial["scores"], trial["cost"]
-        cells = [cell(scores[key]) if key in scores else "" for key in COLUMNS]
-        head = f"| {row['label']} | {cost['steps']} | {number(cost['seconds_a_sample'])} | "
-        print(head + " | ".join(cells) + " |")
-    for anchor in ANCHORS:
-        of = [scores.get(key, {}).get("anchors", {}).get(anchor) for key in COLUMNS]
-        print(f"| *{anchor}* | | | " + " | ".join(f"*{number(a)}*" if a else "" for a in of) + " |")
+    tabulate(given.study, COLUMNS, "row | steps | s a sample")
+    print()
+    tabulate(given.study, INFINITY, "FD-infinity")
     draw(given.study, PreparedCohort.read(given.prepared), given.out, given.num)
 
 

@@ -124,7 +124,7 @@ def test_zero_at_init_on_any_grid(
 
 def test_depth_is_never_resampled() -> None:
     network, seen = factorised(SMALL, (12, 10, 7)), []
-    network.middle.register_forward_hook(lambda module, args, y: seen.append(y.shape))
+    network.trunk.middle.register_forward_hook(lambda module, args, y: seen.append(y.shape))
     network(*inputs(network))
     assert seen == [(2 * 7, 16, 3, 3)]
 

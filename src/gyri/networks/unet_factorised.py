@@ -8,6 +8,7 @@ what lies in other slices is seen by attention over depth alone. Depth is never 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,20 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from gyri.errors import UsageError
-from gyri.networks.unet import (
-    DOWN,
-    UP,
-    BackboneConfig,
-    ResBlock,
-    refuse_cut_patches,
-    refuse_other_grid,
-)
-from gyri.nn.attention import SelfAttention, merge_heads, split_heads
+from gyri.networks.slicewise import MIDDLE, SliceAttention, SliceTrunk
+from gyri.networks.unet import BackboneConfig, ResBlock, refuse_cut_patches, refuse_other_grid
+from gyri.nn.attention import SelfAttention, merge_heads
 from gyri.nn.embedding import PERIOD, NoiseEmbedding
 from gyri.nn.layers import (
     conv,
     depth_to_space,
-    group_norm,
     memory_format,
     pointwise,
     runner,
@@ -114,38 +108,6 @@ def rotate(tokens: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-class SliceAttention(nn.Module):
-    """What both factors of attention share; the identity at init.
-
-    Parameters
-    ----------
-    channels : C of slices x (N, C, *S).
-    heads, channels_per_head : their product is the width of queries, keys and values.
-    norm_groups : of the group normalisation, whose statistics are those of a slice.
-    """
-
-    def __init__(self, channels: int, heads: int, channels_per_head: int, norm_groups: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = group_norm(channels, norm_groups)
-        self.query_key_value = nn.Linear(channels, 3 * heads * channels_per_head)
-        self.out = zero_init(nn.Linear(heads * channels_per_head, channels))
-
-    def tokens(self, x: Tensor) -> Tensor:
-        """(N, C, *S) -> queries, keys and values of all pixels, (N, pixels, 3 width)."""
-        layer = self.query_key_value
-        return pointwise(self.norm(x), layer.weight, layer.bias).flatten(2).transpose(1, 2)
-
-    def parts(self, tokens: Tensor) -> list[Tensor]:
-        """(N, T, 3 width) -> query, key and value, (N, heads, T, channels_per_head)."""
-        return [split_heads(part, self.heads) for part in tokens.chunk(3, dim=2)]
-
-    def add(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Return ``x + out(mixed)``; `mixed` is (N, pixels, width)."""
-        mixed = mixed.transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + pointwise(mixed, self.out.weight, self.out.bias)
-
-
 class LinearAttention(SliceAttention):
     """Attention over the pixels of a slice whose cost grows with their number, not its square.
 
@@ -206,53 +168,16 @@ class Factors(nn.Module):
         return x if self.over_depth is None else self.run(self.over_depth, x, bias)
 
 
-class Level(nn.Module):
-    """Residual blocks of one size of slices, then attention; the same on both ways."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        embedding_size: int,
-        config: UNetFactorisedConfig,
-        level: int,
-    ) -> None:
-        super().__init__()
-        before = [in_channels, *[width] * (config.num_res_blocks - 1)]
-        self.blocks = nn.ModuleList(
-            ResBlock(2, channels, width, embedding_size, config) for channels in before
+def factors(config: UNetFactorisedConfig, width: int, level: int) -> Factors:
+    """Return the attention of a level; that of the middle is full over each slice."""
+    over_slice: nn.Module | None = None
+    if level == MIDDLE:
+        over_slice = SelfAttention(width, config.channels_per_head, config.norm_groups)
+    elif config.attention[level]:
+        over_slice = LinearAttention(
+            width, config.heads, config.channels_per_head, config.norm_groups
         )
-        over_slice: LinearAttention | None = None
-        if config.attention[level]:
-            over_slice = LinearAttention(
-                width, config.heads, config.channels_per_head, config.norm_groups
-            )
-        self.attention = Factors(over_slice, width, config, level)
-        self.run = runner(config.gradient_checkpointing)
-
-    def forward(self, embedding: Tensor, bias: Tensor | None, *x: Tensor) -> Tensor:
-        """Embedding (N, E), see `Factors`, parts of x (N, C_in, *S) -> (N, width, *S)."""
-        for block in self.blocks:
-            x = (self.run(block, embedding, *x),)
-        return self.attention(*x, bias)
-
-
-class Middle(nn.Module):
-    """Two residual blocks around full attention over each slice and attention over depth."""
-
-    def __init__(self, width: int, embedding_size: int, config: UNetFactorisedConfig) -> None:
-        super().__init__()
-        self.before, self.after = (
-            ResBlock(2, width, width, embedding_size, config) for _ in range(2)
-        )
-        full = SelfAttention(width, config.channels_per_head, config.norm_groups)
-        self.attention = Factors(full, width, config, -1)
-        self.run = runner(config.gradient_checkpointing)
-
-    def forward(self, x: Tensor, embedding: Tensor, bias: Tensor | None) -> Tensor:
-        """(N, C, *S), (N, E) and see `Factors` -> (N, C, *S)."""
-        x = self.attention(self.run(self.before, embedding, x), bias)
-        return self.run(self.after, embedding, x)
+    return Factors(over_slice, width, config, level)
 
 
 @NETWORKS.register("unet_factorised", UNetFactorisedConfig)
@@ -273,7 +198,7 @@ class UNetFactorised(nn.Module):
         self.spec, self.patch = spec, config.patch
         self.memory_format = memory_format(2, config.channels_last)
         self.run = runner(config.gradient_checkpointing)
-        widths, base, pixels = config.widths, config.widths[0], config.patch**2
+        base, pixels = config.widths[0], config.patch**2
         self.embedding = NoiseEmbedding(
             base, spec.condition_size, spec.position_size, config.position
         )
@@ -281,20 +206,7 @@ class UNetFactorised(nn.Module):
         self.bias = RelativeBias(config.heads) if any(config.depth_attention) else None
         self.stem = conv(2, spec.in_channels * pixels, base, kernel=7)
         self.stem_attention = Factors(None, base, config, 0)
-        above = [base, *widths[:-1]]
-        self.down = nn.ModuleList(
-            Level(above[level], width, size, config, level) for level, width in enumerate(widths)
-        )
-        halve, double = DOWN[config.resblock_updown], UP[config.resblock_updown]
-        self.halvings = nn.ModuleList(halve(2, width, size, config) for width in widths[:-1])
-        self.middle = Middle(widths[-1], size, config)
-        self.up = nn.ModuleList(
-            Level(2 * widths[level], above[level], size, config, level)
-            for level in reversed(range(len(widths)))
-        )
-        self.doublings = nn.ModuleList(
-            double(2, width, size, config) for width in reversed(widths[:-1])
-        )
+        self.trunk = SliceTrunk(size, config, partial(factors, config))
         self.last = ResBlock(2, 2 * base, base, size, config)
         self.out = zero_init(conv(2, base, spec.out_channels * pixels, kernel=1))
 
@@ -330,17 +242,7 @@ class UNetFactorised(nn.Module):
         """(B * depth, C_in, *S) and (B * depth, E) -> (B * depth, C_out, *S)."""
         bias = None if self.bias is None else self.bias(depth)
         first = self.stem(space_to_depth(x, self.patch)).to(memory_format=self.memory_format)
-        h = first = self.stem_attention(first, bias)
-        skips = []
-        for level, block in enumerate(self.down):
-            if level > 0:
-                h = self.run(self.halvings[level - 1], embedding, h)
-            h = block(embedding, bias, h)
-            skips.append(h)
-        h = self.middle(h, embedding, bias)
-        for level, block in enumerate(self.up):
-            if level > 0:
-                h = self.run(self.doublings[level - 1], embedding, h, skips[-1].shape[2:])
-            h = block(embedding, bias, h, skips.pop())
+        first = self.stem_attention(first, bias)
+        h = self.trunk(first, embedding, bias)
         h = self.run(self.last, embedding, h, first)
         return depth_to_space(pointwise(h, self.out.weight.flatten(1), self.out.bias), self.patch)

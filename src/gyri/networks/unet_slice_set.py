@@ -10,20 +10,15 @@ to a set and to that set shifted, and the order of the slices does not matter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from gyri.errors import UsageError
-from gyri.networks.unet import (
-    DOWN,
-    UP,
-    BackboneConfig,
-    ResBlock,
-    refuse_cut_patches,
-)
-from gyri.networks.unet_factorised import SliceAttention
+from gyri.networks.slicewise import MIDDLE, SliceAttention, SliceTrunk
+from gyri.networks.unet import BackboneConfig, refuse_cut_patches
 from gyri.nn.attention import SelfAttention, merge_heads
 from gyri.nn.embedding import NoiseEmbedding
 from gyri.nn.layers import (
@@ -126,53 +121,32 @@ class SetAttention(SliceAttention):
         return self.add(x, mixed.transpose(1, 2).flatten(0, 1))
 
 
-class Level(nn.Module):
-    """Residual blocks of one size of slices, then attention over the set and over each slice."""
+class SetThenSlice(nn.Module):
+    """Attention over the set, then over each slice; each where the level has it, the middle both.
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        embedding_size: int,
-        config: UNetSliceSetConfig,
-        level: int,
-    ) -> None:
+    Parameters
+    ----------
+    config : of the network.
+    width : C of slices (N, C, *S).
+    level : whose entries count.
+    """
+
+    def __init__(self, config: UNetSliceSetConfig, width: int, level: int) -> None:
         super().__init__()
-        before = [in_channels, *[width] * (config.num_res_blocks - 1)]
-        self.blocks = nn.ModuleList(
-            ResBlock(2, channels, width, embedding_size, config) for channels in before
-        )
-        head, groups = config.channels_per_head, config.norm_groups
-        self.over_set = SetAttention(width, head, groups) if config.set_attention[level] else None
-        self.over_slice = SelfAttention(width, head, groups) if config.attention[level] else None
+        head, groups, middle = config.channels_per_head, config.norm_groups, level == MIDDLE
+        self.over_set: SetAttention | None = None
+        self.over_slice: SelfAttention | None = None
+        if middle or config.set_attention[level]:
+            self.over_set = SetAttention(width, head, groups)
+        if middle or config.attention[level]:
+            self.over_slice = SelfAttention(width, head, groups)
         self.run = runner(config.gradient_checkpointing)
 
-    def forward(self, embedding: Tensor, index: Tensor, valid: Tensor, *x: Tensor) -> Tensor:
-        """(B * T, E), see `SetAttention`, parts of x (B * T, C_in, *S) -> (B * T, width, *S)."""
-        for block in self.blocks:
-            x = (self.run(block, embedding, *x),)
-        (h,) = x
+    def forward(self, x: Tensor, index: Tensor, valid: Tensor) -> Tensor:
+        """(B * T, C, *S), see `SetAttention` -> as x."""
         if self.over_set is not None:
-            h = self.run(self.over_set, h, index, valid)
-        return h if self.over_slice is None else self.run(self.over_slice, h)
-
-
-class Middle(nn.Module):
-    """Two residual blocks around attention over the set and over each slice."""
-
-    def __init__(self, width: int, embedding_size: int, config: UNetSliceSetConfig) -> None:
-        super().__init__()
-        self.before, self.after = (
-            ResBlock(2, width, width, embedding_size, config) for _ in range(2)
-        )
-        self.over_set = SetAttention(width, config.channels_per_head, config.norm_groups)
-        self.over_slice = SelfAttention(width, config.channels_per_head, config.norm_groups)
-        self.run = runner(config.gradient_checkpointing)
-
-    def forward(self, h: Tensor, embedding: Tensor, index: Tensor, valid: Tensor) -> Tensor:
-        """(B * T, C, *S), (B * T, E) and see `SetAttention` -> (B * T, C, *S)."""
-        h = self.run(self.over_set, self.run(self.before, embedding, h), index, valid)
-        return self.run(self.after, embedding, self.run(self.over_slice, h))
+            x = self.run(self.over_set, x, index, valid)
+        return x if self.over_slice is None else self.run(self.over_slice, x)
 
 
 @NETWORKS.register("unet_slice_set", UNetSliceSetConfig)
@@ -190,27 +164,12 @@ class UNetSliceSet(nn.Module):
         refuse_cut_patches(spec.shape, config.patch)
         self.spec, self.patch = spec, config.patch
         self.memory_format = memory_format(2, config.channels_last)
-        self.run = runner(config.gradient_checkpointing)
-        widths, base, pixels = config.widths, config.widths[0], config.patch**2
+        base, pixels = config.widths[0], config.patch**2
         self.embedding = NoiseEmbedding(
             base, spec.condition_size, spec.position_size, config.position
         )
-        size = self.embedding.width
         self.stem = conv(2, spec.in_channels * pixels, base)
-        above = [base, *widths[:-1]]
-        self.down = nn.ModuleList(
-            Level(above[level], width, size, config, level) for level, width in enumerate(widths)
-        )
-        halve, double = DOWN[config.resblock_updown], UP[config.resblock_updown]
-        self.halvings = nn.ModuleList(halve(2, width, size, config) for width in widths[:-1])
-        self.middle = Middle(widths[-1], size, config)
-        self.up = nn.ModuleList(
-            Level(2 * widths[level], above[level], size, config, level)
-            for level in reversed(range(len(widths)))
-        )
-        self.doublings = nn.ModuleList(
-            double(2, width, size, config) for width in reversed(widths[:-1])
-        )
+        self.trunk = SliceTrunk(self.embedding.width, config, partial(SetThenSlice, config))
         self.norm = NormSiLU(base, config.norm_groups)
         self.out = zero_init(conv(2, base, spec.out_channels * pixels))
 
@@ -250,15 +209,5 @@ class UNetSliceSet(nn.Module):
 
     def _slices(self, x: Tensor, embedding: Tensor, index: Tensor, valid: Tensor) -> Tensor:
         h = self.stem(space_to_depth(x, self.patch)).to(memory_format=self.memory_format)
-        skips = []
-        for level, block in enumerate(self.down):
-            if level > 0:
-                h = self.run(self.halvings[level - 1], embedding, h)
-            h = block(embedding, index, valid, h)
-            skips.append(h)
-        h = self.middle(h, embedding, index, valid)
-        for level, block in enumerate(self.up):
-            if level > 0:
-                h = self.run(self.doublings[level - 1], embedding, h, skips[-1].shape[2:])
-            h = block(embedding, index, valid, h, skips.pop())
+        h = self.trunk(h, embedding, index, valid)
         return depth_to_space(self.out(self.norm(h)), self.patch)
