@@ -2,7 +2,7 @@
 
 python docs/results/families.py STUDY PREPARED OUT.png [--num 6]
 
-Draws the first people of HOLD and the first samples of every row that is done (axial, sagittal),
+Draws the first people of HOLD and the first samples of every row that is done (three planes),
 and prints the tables of the page.
 """
 
@@ -37,16 +37,16 @@ INFINITY = {f"fd_infinity/{name}": name for name in FEATURES}
 
 
 def strip(volumes: np.ndarray) -> np.ndarray:
-    """Mid-slices of (N, I, J, K) side by side, axial above sagittal."""
-    i, k = volumes.shape[1] // 2, volumes.shape[3] // 2
-    axial = [np.rot90(volume[:, :, k]) for volume in volumes]
-    sagittal = [np.rot90(volume[i]) for volume in volumes]
-    width = max(axial[0].shape[1], sagittal[0].shape[1])
-    lines = [
-        np.concatenate([np.pad(s, ((0, 0), (0, width - s.shape[1]))) for s in line], axis=1)
-        for line in (axial, sagittal)
+    """Mid-slices of (N, I, J, K) side by side: axial, coronal, sagittal."""
+    i, j, k = (n // 2 for n in volumes.shape[1:])
+    planes = (volumes[:, :, :, k], volumes[:, :, j], volumes[:, i])
+    lines = [[np.rot90(one) for one in slices] for slices in planes]
+    width = max(one.shape[1] for line in lines for one in line)
+    padded = [
+        np.concatenate([np.pad(one, ((0, 0), (0, width - one.shape[1]))) for one in line], axis=1)
+        for line in lines
     ]
-    return np.concatenate(lines)
+    return np.concatenate(padded)
 
 
 def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
@@ -57,14 +57,14 @@ def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
         strips.append((row["label"], strip(made.volumes[:num, 0])))
     columns = 2
     lines = -(-len(strips) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(12, 2.05 * lines))
+    figure, axes = plt.subplots(lines, columns, figsize=(12, 2.9 * lines))
     for axis in axes.flat:
         axis.axis("off")
     for axis, (label, image) in zip(axes.flat, strips):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1)
         axis.set_title(label, fontsize=9, loc="left", pad=2)
     figure.tight_layout(pad=0.3)
-    figure.savefig(out, dpi=70, facecolor="white")
+    figure.savefig(out, dpi=60, facecolor="white")
 
 
 def tabulate(study: Path, columns: dict[str, str], head: str) -> None:
