@@ -9,6 +9,7 @@ and prints the tables of the page.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +68,29 @@ def draw(study: Path, cohort: PreparedCohort, out: Path, num: int) -> None:
     figure.savefig(out, dpi=60, facecolor="white")
 
 
-def tabulate(study: Path, columns: dict[str, str], head: str) -> None:
-    """Print the scores `columns` of every row that is done, then the anchors."""
-    print(f"| {head} | " + " | ".join(columns.values()) + " |")
-    print("|---" * (head.count("|") + 1 + len(columns)) + "|")
+def line(cells: Iterable[str]) -> str:
+    """Return a line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def tabulate(study: Path, columns: dict[str, str], facts: Sequence[str]) -> None:
+    """Print the scores `columns` of every row that is done, then the anchors.
+
+    The name of a row, its steps and its seconds a sample come first, as many as `facts` heads.
+    """
+    heads = [*facts, *columns.values()]
+    print(line(heads))
+    print("|---" * len(heads) + "|")
     scores: dict[str, Any] = {}
     for row, trial in finished(study):
         scores, cost = trial["scores"], trial["cost"]
-        facts = [row["label"], str(cost["steps"]), number(cost["seconds_a_sample"])]
-        cells = facts[: head.count("|") + 1]
-        cells += [cell(scores[key]) if key in scores else "" for key in columns]
-        print(f"| {' | '.join(cells)} |")
+        known = [row["label"], str(cost["steps"]), number(cost["seconds_a_sample"])]
+        found = [cell(scores[key]) if key in scores else "" for key in columns]
+        print(line([*known[: len(facts)], *found]))
     for anchor in ANCHORS:
         of = [scores.get(key, {}).get("anchors", {}).get(anchor) for key in columns]
-        cells = [
-            f"*{anchor}*",
-            *[""] * head.count("|"),
-            *(f"*{number(a)}*" if a else "" for a in of),
-        ]
-        print(f"| {' | '.join(cells)} |")
+        known = [f"*{anchor}*", "", ""]
+        print(line([*known[: len(facts)], *(f"*{number(a)}*" if a else "" for a in of)]))
 
 
 def main() -> None:
@@ -96,9 +101,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--num", type=int, default=6)
     given = parser.parse_args()
-    tabulate(given.study, COLUMNS, "row | steps | s a sample")
+    tabulate(given.study, COLUMNS, ("row", "steps", "s a sample"))
     print()
-    tabulate(given.study, INFINITY, "FD-infinity")
+    tabulate(given.study, INFINITY, ("FD-infinity",))
     draw(given.study, PreparedCohort.read(given.prepared), given.out, given.num)
 
 
